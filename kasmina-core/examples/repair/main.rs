@@ -1,0 +1,147 @@
+//! The main job: a classifier whose sensors drift is repaired by a layer in front of it that grows.
+//!
+//! A 64-32-10 perceptron is trained on handwritten digits and frozen. A Kasmina layer stands on its input,
+//! four chunks of 16 sensors, all dormant. Then one chunk drifts, c → tanh(2·c·R). The controller finds it
+//! by telemetry alone, germinates a bottleneck there, trains it beside the running model, grafts it,
+//! judges it on held-back rows, fine-tunes it and keeps it. Seven other ways to deal with the accident run
+//! beside it, on the same rows and with the same updates, over several paired seeds.
+//!
+//! ```sh
+//! cargo run --release -p kasmina-core --example repair -- --seeds 10 --out target/repair
+//! ```
+
+mod arms;
+mod blueprints;
+mod cost;
+mod data;
+mod drift;
+mod grow;
+mod host;
+mod report;
+mod results;
+mod stats;
+mod table;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use kasmina_core::{Device, DeviceRequest};
+
+use arms::{Arm, PairedSeed};
+use results::Results;
+
+/// Repairs a classifier whose sensors drift, and measures what that is worth.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Paired seeds: hosts, splits and drifts to average over, at least 2 [default: 10, with --quick 3].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=10_000))]
+    seeds: Option<u64>,
+    /// Fewer paired seeds, for a look in seconds.
+    #[arg(long)]
+    quick: bool,
+    /// Where report.html and repair.json go.
+    #[arg(long, value_name = "DIR", default_value = "target/repair")]
+    out: PathBuf,
+    /// Where the numbers go, if elsewhere [default: repair.json in --out].
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// What the layer runs on.
+    #[arg(long, value_enum, default_value_t = Wanted::Auto)]
+    device: Wanted,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Wanted {
+    /// A GPU where everything fits, else the CPU and the reason.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The first CUDA device; an error where there is none to be used.
+    Cuda,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the experiment; whether every promise was kept.
+fn run(options: &Options) -> Result<bool> {
+    let device = device(options.device)?;
+    let seeds = options.seeds.unwrap_or(if options.quick { 3 } else { 10 });
+    // Before the work, so that a folder that cannot be written costs no wait.
+    let out = &options.out;
+    fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let digits = data::load()?;
+
+    let start = Instant::now();
+    let bar = progress(seeds)?;
+    let mut runs = Vec::new();
+    for seed in 0..seeds {
+        bar.set_message(format!("paired seed {} of {seeds}", seed + 1));
+        runs.push(
+            PairedSeed::run(seed, &digits, &|| bar.inc(1))
+                .with_context(|| format!("seed {seed}"))?,
+        );
+    }
+    bar.finish_and_clear();
+    let took = start.elapsed();
+
+    let results = Results::new(runs)?;
+    println!("{}", table::render(&results));
+    write(options, &results, &device, took)?;
+    Ok(results.invariants().iter().all(|(_, kept)| *kept))
+}
+
+/// The device of the request; says why it is no GPU where one was welcome.
+fn device(wanted: Wanted) -> Result<Device> {
+    let request = match wanted {
+        Wanted::Auto => DeviceRequest::Auto,
+        Wanted::Cpu => DeviceRequest::Cpu,
+        Wanted::Cuda => DeviceRequest::Cuda(0),
+    };
+    let selection = Device::select(request).context("--device cuda cannot be had")?;
+    match selection.because {
+        Some(reason) => eprintln!("running on {}: {reason}", selection.device),
+        None => eprintln!("running on {}", selection.device),
+    }
+    Ok(selection.device)
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress(seeds: u64) -> Result<ProgressBar> {
+    let bar = ProgressBar::new(seeds * Arm::ALL.len() as u64);
+    bar.set_style(
+        ProgressStyle::with_template(
+            "{msg:22} {wide_bar:.cyan/blue} {pos:>4}/{len} arms · {eta} left",
+        )?
+        .progress_chars("━╸─"),
+    );
+    bar.enable_steady_tick(Duration::from_millis(200));
+    Ok(bar)
+}
+
+fn write(options: &Options, results: &Results, device: &Device, took: Duration) -> Result<()> {
+    let json = options
+        .json
+        .clone()
+        .unwrap_or_else(|| options.out.join("repair.json"));
+    let report = options.out.join("report.html");
+    let text = serde_json::to_string_pretty(&results.json())?;
+    fs::write(&json, text + "\n").with_context(|| format!("cannot write {}", json.display()))?;
+    let html = report::render(results, device, took)?;
+    fs::write(&report, html).with_context(|| format!("cannot write {}", report.display()))?;
+    println!("\n{}\n{}", report.display(), json.display());
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! The engine against the f64 oracle: every kind × state × storage type × stability mode.
+
+mod common;
+
+use common::{Spec, run, spec};
+use kasmina_core::{DType, Element, ForwardOptions, StabilityMode};
+use kasmina_oracle as oracle;
+use proptest::prelude::*;
+
+/// Relative rounding of the storage type, on top of f32 arithmetic.
+fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 2e-5,
+        DType::F16 => 2e-3,
+        DType::Bf16 => 1.6e-2,
+    }
+}
+
+fn wide<T: Element>(values: &[T]) -> Vec<f64> {
+    values.iter().map(|v| f64::from(v.to_f32())).collect()
+}
+
+fn norm(values: &[f64]) -> f64 {
+    values.iter().map(|v| v * v).sum::<f64>().sqrt()
+}
+
+/// |a − e| ≤ t·(|e| + rms(e over the chunk's finite elements)).
+fn check_matrix(
+    what: &str,
+    spec: &Spec,
+    reference: &oracle::OracleLayer,
+    computed: &[f64],
+    expected: &[f64],
+) -> Result<(), TestCaseError> {
+    let t = tolerance(spec.dtype);
+    let limit = if spec.dtype == DType::F16 { 65504.0 } else { f64::from(f32::MAX) };
+    for i in 0..spec.seeds.len() {
+        let (a, e) = (reference.chunk_values(computed, i), reference.chunk_values(expected, i));
+        let finite: Vec<f64> = e.iter().copied().filter(|v| v.is_finite()).collect();
+        let rms = (finite.iter().map(|v| v * v).sum::<f64>() / finite.len().max(1) as f64).sqrt();
+        for (k, (a, e)) in a.iter().zip(&e).enumerate() {
+            let e = if e.is_finite() { e.clamp(-limit, limit) } else { *e };
+            let same = a == &e || (a.is_nan() && e.is_nan());
+            prop_assert!(
+                same || (a - e).abs() <= t * (e.abs() + rms),
+                "{what}: seed {i} ({:?}), element {k}: {a} instead of {e}",
+                spec.seeds[i]
+            );
+        }
+    }
+    Ok(())
+}
+
+fn check<T: Element>(spec: &Spec, options: &ForwardOptions) -> Result<(), TestCaseError> {
+    let reference = spec.oracle();
+    let (x, grad_y) = (wide(&spec.x::<T>()), wide(&spec.grad_y::<T>()));
+    let probe = oracle::Probe(
+        options.probes().iter().map(|p| (p.seed, f64::from(p.alpha))).collect(),
+    );
+    // Where a clamp or a relu turns over within f32 rounding, the two may take different sides.
+    prop_assume!(reference.margin(&x, &probe).expect("a valid layer") > 1e-4);
+    let computed = run::<T>(spec, options, 3);
+    let forward = reference.forward_probed(&x, &probe).expect("a valid layer");
+    let backward = reference.backward_probed(&x, &grad_y, &probe).expect("a valid layer");
+    check_matrix("y", spec, &reference, &wide(&computed.y), &forward.y)?;
+    check_matrix("grad_x", spec, &reference, &wide(&computed.grad_x), &backward.grad_x)?;
+    for (i, expected) in backward.seeds.iter().enumerate() {
+        let about = format!("seed {i}: {:?}", spec.seeds[i]);
+        let layer = &computed.layer;
+        let gradients = layer.gradients(i).map(|tensors| {
+            tensors.map(|(name, v)| (name.to_owned(), v.to_vec())).collect::<Vec<_>>()
+        });
+        prop_assert_eq!(gradients.is_some(), expected.parameters.is_some(), "{}", &about);
+        let size = {
+            let g = norm(&reference.chunk_values(&grad_y, i));
+            let sane: Vec<f64> = reference
+                .chunk_values(&x, i)
+                .iter()
+                .map(|v| oracle::stability::sanitize_input(&reference.stability, forward.bounds, *v).value)
+                .filter(|v| v.is_finite())
+                .collect();
+            g * norm(&sane)
+        };
+        let close = |what: &str, a: &[f64], e: &[f64]| {
+            let error = norm(&a.iter().zip(e).map(|(a, e)| a - e).collect::<Vec<_>>());
+            let bound = 1e-4 * norm(e) + 1e-6 * size + 1e-12;
+            prop_assert!(error <= bound, "{about}: {what}: {error} > {bound}; {a:?} {e:?}");
+            Ok(())
+        };
+        for (computed, expected) in
+            gradients.iter().flatten().zip(expected.parameters.iter().flatten())
+        {
+            prop_assert_eq!(&computed.0, &expected.name);
+            close(&computed.0, &wide(&computed.1), &expected.values)?;
+        }
+        prop_assert_eq!(layer.alpha_gradient(i).is_some(), expected.alpha.is_some(), "{}", &about);
+        if let (Some(a), Some(e)) = (layer.alpha_gradient(i), expected.alpha) {
+            close("alpha", &[a.into()], &[e])?;
+        }
+        let loss = layer.reconstruction_loss(i);
+        prop_assert_eq!(loss.is_some(), expected.reconstruction.is_some(), "{}", &about);
+        if let (Some(a), Some(e)) = (loss, expected.reconstruction) {
+            close("reconstruction", &[a], &[e])?;
+        }
+    }
+    check_telemetry(spec, &reference, &computed.layer, &x, &grad_y)
+}
+
+fn check_telemetry(
+    spec: &Spec,
+    reference: &oracle::OracleLayer,
+    layer: &kasmina_core::Layer,
+    x: &[f64],
+    grad_y: &[f64],
+) -> Result<(), TestCaseError> {
+    for i in 0..spec.seeds.len() {
+        let expected =
+            oracle::telemetry::Statistics::of(&reference.chunk_values(x, i), f64::from(1e-8f32));
+        let found = &layer.chunk_stats()[i];
+        prop_assert_eq!((found.n, found.dead, found.nonfinite), (expected.n, expected.dead, expected.nonfinite));
+        match expected.moments {
+            None => prop_assert_eq!(found.mean(), None),
+            Some(e) => {
+                let (mean, variance) = (found.mean().unwrap_or(f64::NAN), found.variance().unwrap_or(f64::NAN));
+                prop_assert_eq!(found.min().map(f64::from), Some(e.min));
+                prop_assert_eq!(found.max().map(f64::from), Some(e.max));
+                prop_assert!((mean - e.mean).abs() <= 1e-5 * (e.mean.abs() + e.variance.sqrt()));
+                prop_assert!((variance - e.variance).abs() <= 1e-5 * e.variance + 1e-12);
+            }
+        }
+        let expected = oracle::telemetry::GradientStatistics::of(&reference.chunk_values(grad_y, i))
+            .expect("finite gradients");
+        let found = &layer.gradient_stats()[i];
+        let near = |a: Option<f64>, e: f64| (a.unwrap_or(f64::NAN) - e).abs() <= 1e-5 * e + 1e-12;
+        prop_assert!(near(found.norm(), expected.norm));
+        prop_assert!(near(found.variance(), expected.variance));
+        prop_assert_eq!(found.max_abs().map(f64::from), Some(expected.max_abs));
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, max_global_rejects: 20_000, ..Default::default() })]
+
+    #[test]
+    fn passes_agree_with_the_oracle(spec in spec()) {
+        for_dtype!(spec.dtype, check, &spec, &ForwardOptions::new())?;
+    }
+
+    #[test]
+    fn probed_passes_agree_with_the_oracle(spec in spec(), draw in any::<u64>()) {
+        let mut options = ForwardOptions::new();
+        for (i, seed) in spec.seeds.iter().enumerate() {
+            let bits = draw.rotate_left(7 * i as u32);
+            if seed.state.owns_parameters() && bits % 3 == 0 {
+                options = options.probe(i, [0.0, 0.3, 1.0][(bits >> 8) as usize % 3]);
+            }
+        }
+        for_dtype!(spec.dtype, check, &spec, &options)?;
+    }
+}
+
+/// Fast mode lets non-finite values through the formulas as IEEE arithmetic has it.
+#[test]
+fn fast_mode_does_not_guard() {
+    let spec = Spec {
+        rows: 1,
+        hidden: 3,
+        chunk: 3,
+        dtype: DType::F32,
+        stability: kasmina_core::Stability::new(StabilityMode::Fast),
+        seeds: vec![common::SeedSpec {
+            blueprint: kasmina_core::Blueprint::Residual,
+            state: kasmina_core::State::Fossilized,
+            alpha: 1.0,
+            objective: kasmina_core::Objective::StraightThrough,
+        }],
+        values: 3,
+        wild: false,
+    };
+    let mut layer = spec.layer();
+    let x = [f32::NAN, f32::INFINITY, 1e-30];
+    let mut y = [0.0f32; 3];
+    let view = kasmina_core::MatRef::contiguous(&x, 3).expect("a view");
+    let out = kasmina_core::MatMut::contiguous(&mut y, 3).expect("a view");
+    layer.forward(view, out, &ForwardOptions::new()).expect("forward");
+    assert!(y[0].is_nan());
+    assert_eq!(y[1], f32::INFINITY);
+}

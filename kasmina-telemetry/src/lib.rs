@@ -1,0 +1,31 @@
+#![doc = include_str!("../README.md")]
+
+mod accumulator;
+pub mod columns;
+mod error;
+mod histogram;
+mod json_lines;
+mod lanes;
+mod matrix;
+mod mode;
+mod moments;
+mod narrow;
+mod open_metrics;
+pub mod reduce;
+mod report;
+pub mod segmented;
+mod stats;
+mod strategy;
+mod wide;
+
+pub use accumulator::{ChunkAccumulator, GradientAccumulator};
+pub use error::TelemetryError;
+pub use histogram::{Bin, Histogram};
+pub use json_lines::write_json_lines;
+pub use matrix::MatrixView;
+pub use mode::{TelemetryMode, TelemetryScope};
+pub use moments::Moments;
+pub use open_metrics::{OPEN_METRICS_CONTENT_TYPE, write_open_metrics, write_open_metrics_of};
+pub use report::{SeedReport, TelemetryReport};
+pub use stats::{ChunkStats, GradientStats};
+pub use strategy::{NanPolicy, ReductionOptions, ReductionStrategy};

@@ -1,0 +1,242 @@
+//! What a layer hands out once an epoch: columns of records, cheap to build, read seed by seed.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::{ChunkStats, GradientStats, Histogram, TelemetryError, TelemetryMode};
+
+/// Telemetry of one layer over one reporting window, in columns: entry `i` of each belongs to seed `i`.
+///
+/// Building one moves the accumulators' vectors in and computes nothing. `gradient` may be empty where no
+/// backward pass was measured; every other column has one entry a seed.
+///
+/// ```
+/// use kasmina_telemetry::{ChunkStats, TelemetryReport};
+///
+/// let mut watched = ChunkStats::EMPTY;
+/// [1.0, 3.0].into_iter().for_each(|x| watched.push(x, 1e-8));
+/// let report = TelemetryReport {
+///     layer: "encoder.0".into(),
+///     chunk: vec![watched, ChunkStats::EMPTY],
+///     state: vec![0, 0],
+///     alpha: vec![0.0, 0.0],
+///     blueprint: vec![TelemetryReport::NO_BLUEPRINT; 2],
+///     state_names: &["DORMANT"],
+///     ..TelemetryReport::default()
+/// };
+/// report.check()?;
+/// let variances: Vec<_> = report.iter().map(|seed| seed.variance).collect();
+/// assert_eq!(variances, [Some(1.0), None], "an unmeasured seed has no variance, not a variance of 0");
+/// # Ok::<(), kasmina_telemetry::TelemetryError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct TelemetryReport {
+    /// The layer's name.
+    pub layer: String,
+    /// Epochs completed.
+    pub epoch: u64,
+    /// Forward steps merged into this report.
+    pub steps: u64,
+    /// How the window was measured.
+    pub mode: TelemetryMode,
+    /// ε of the signal-to-noise ratio.
+    pub snr_epsilon: f64,
+    /// Activation statistics.
+    pub chunk: Vec<ChunkStats>,
+    /// Output-gradient statistics, or nothing where none were measured.
+    pub gradient: Vec<GradientStats>,
+    /// Lifecycle state codes, indices into `state_names`.
+    pub state: Vec<u8>,
+    /// Blend factors.
+    pub alpha: Vec<f32>,
+    /// Blueprint codes, indices into `blueprint_names`, or [`TelemetryReport::NO_BLUEPRINT`].
+    pub blueprint: Vec<u16>,
+    /// Names of the states.
+    pub state_names: &'static [&'static str],
+    /// Names of the blueprints.
+    pub blueprint_names: Arc<[String]>,
+    /// Debug mode's histograms.
+    pub histograms: Option<Vec<Histogram>>,
+    /// Elements of the window that overflowed their storage type and were saturated.
+    pub saturated: u64,
+    /// The device that ran the layer.
+    pub hardware: String,
+    /// The kernel or backend that was chosen.
+    pub kernel: String,
+    /// Measured cost of telemetry in percent of the pass without it; `None` if it was not measured.
+    pub overhead_percent: Option<f32>,
+}
+
+impl Default for TelemetryReport {
+    /// No seeds, production mode, ε = 1e-8.
+    fn default() -> Self {
+        Self {
+            layer: String::new(),
+            epoch: 0,
+            steps: 0,
+            mode: TelemetryMode::Production,
+            snr_epsilon: 1e-8,
+            chunk: Vec::new(),
+            gradient: Vec::new(),
+            state: Vec::new(),
+            alpha: Vec::new(),
+            blueprint: Vec::new(),
+            state_names: &[],
+            blueprint_names: Arc::from([]),
+            histograms: None,
+            saturated: 0,
+            hardware: String::new(),
+            kernel: String::new(),
+            overhead_percent: None,
+        }
+    }
+}
+
+/// One seed's row of a report. What was not measured is `None`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SeedReport<'a> {
+    /// Index of the seed.
+    pub seed: usize,
+    /// Lifecycle state code.
+    pub state_code: Option<u8>,
+    /// Its name.
+    pub state: Option<&'a str>,
+    /// Name of the seed's blueprint, if it has one.
+    pub blueprint: Option<&'a str>,
+    /// Blend factor.
+    pub alpha: Option<f32>,
+    /// Finite elements measured.
+    pub elements: u64,
+    /// NaN and ±Inf elements; `None` if nothing was measured at all.
+    pub nonfinite: Option<u64>,
+    /// Population variance.
+    pub variance: Option<f64>,
+    /// Mean.
+    pub mean: Option<f64>,
+    /// Least element.
+    pub min: Option<f32>,
+    /// Greatest element.
+    pub max: Option<f32>,
+    /// Share of dead elements, in [0, 1].
+    pub dead_ratio: Option<f64>,
+    /// |mean| / √(variance + ε).
+    pub snr: Option<f64>,
+    /// Euclidean norm of the output gradient.
+    pub gradient_norm: Option<f64>,
+    /// Population variance of the output gradient.
+    pub gradient_variance: Option<f64>,
+    /// Greatest |g| of the output gradient.
+    pub gradient_max_abs: Option<f32>,
+    /// NaN and ±Inf elements of the output gradient; `None` if it was not measured.
+    pub gradient_nonfinite: Option<u64>,
+}
+
+impl TelemetryReport {
+    /// The blueprint code of a seed without a blueprint.
+    pub const NO_BLUEPRINT: u16 = u16::MAX;
+
+    /// Number of seeds.
+    pub fn len(&self) -> usize {
+        self.chunk.len()
+    }
+
+    /// Whether there is no seed.
+    pub fn is_empty(&self) -> bool {
+        self.chunk.is_empty()
+    }
+
+    /// Checks that all columns fit together and all codes have names.
+    ///
+    /// # Errors
+    /// [`TelemetryError::WrongLength`] and [`TelemetryError::OutOfRange`], naming the column.
+    pub fn check(&self) -> Result<(), TelemetryError> {
+        let length = |what, actual| {
+            let expected = self.len();
+            if actual == expected {
+                Ok(())
+            } else {
+                Err(TelemetryError::WrongLength {
+                    what,
+                    actual,
+                    expected,
+                })
+            }
+        };
+        length("state", self.state.len())?;
+        length("alpha", self.alpha.len())?;
+        length("blueprint", self.blueprint.len())?;
+        if !self.gradient.is_empty() {
+            length("gradient", self.gradient.len())?;
+        }
+        if let Some(histograms) = &self.histograms {
+            length("histograms", histograms.len())?;
+        }
+        let unnamed = |what, value: Option<f64>| match value {
+            None => Ok(()),
+            Some(value) => Err(TelemetryError::OutOfRange {
+                what,
+                value,
+                limit: "a code that has a name",
+            }),
+        };
+        let state = self
+            .state
+            .iter()
+            .find(|&&code| self.state_name(code).is_none());
+        unnamed("state", state.map(|&code| f64::from(code)))?;
+        let blueprint = self
+            .blueprint
+            .iter()
+            .find(|&&code| code != Self::NO_BLUEPRINT && self.blueprint_name(code).is_none());
+        unnamed("blueprint", blueprint.map(|&code| f64::from(code)))
+    }
+
+    /// One seed's row, or `None` past the last.
+    pub fn seed(&self, seed: usize) -> Option<SeedReport<'_>> {
+        let chunk = self.chunk.get(seed)?;
+        let gradient = self.gradient.get(seed).copied().unwrap_or_default();
+        let state_code = self.state.get(seed).copied();
+        let blueprint = self.blueprint.get(seed).copied();
+        Some(SeedReport {
+            seed,
+            state_code,
+            state: state_code.and_then(|code| self.state_name(code)),
+            blueprint: blueprint.and_then(|code| self.blueprint_name(code)),
+            alpha: self.alpha.get(seed).copied(),
+            elements: chunk.n,
+            nonfinite: (chunk.n + chunk.nonfinite > 0).then_some(chunk.nonfinite),
+            variance: chunk.variance(),
+            mean: chunk.mean(),
+            min: chunk.min(),
+            max: chunk.max(),
+            dead_ratio: chunk.dead_ratio(),
+            snr: chunk.snr(self.snr_epsilon),
+            gradient_norm: gradient.norm(),
+            gradient_variance: gradient.variance(),
+            gradient_max_abs: gradient.max_abs(),
+            gradient_nonfinite: (gradient.n + gradient.nonfinite > 0).then_some(gradient.nonfinite),
+        })
+    }
+
+    /// All seeds' rows.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = SeedReport<'_>> + '_ {
+        // Every index below `len` has a row.
+        (0..self.len()).map(|seed| self.seed(seed).expect("the seed is below len"))
+    }
+
+    /// The seed's histogram, if one was gathered.
+    pub fn histogram(&self, seed: usize) -> Option<&Histogram> {
+        self.histograms.as_ref()?.get(seed)
+    }
+
+    fn state_name(&self, code: u8) -> Option<&'static str> {
+        self.state_names.get(usize::from(code)).copied()
+    }
+
+    fn blueprint_name(&self, code: u16) -> Option<&str> {
+        self.blueprint_names
+            .get(usize::from(code))
+            .map(String::as_str)
+    }
+}
