@@ -10,7 +10,7 @@ use std::time::Duration;
 use candle_core::{DType, Device, Tensor};
 use criterion::{BatchSize, Criterion};
 use kasmina_core::{
-    AdamW, Activation, Blueprint, Command, ForwardOptions, Germination, InitialSeed, Layer, MatMut,
+    Activation, AdamW, Blueprint, Command, ForwardOptions, Germination, InitialSeed, Layer, MatMut,
     MatRef, Objective, SeedLayout, Stability, StabilityMode, State,
 };
 use kasmina_telemetry::TelemetryScope;
@@ -91,17 +91,34 @@ impl Matrices {
     }
 }
 
-/// What the layer does in one pass, as a candle user would write it: the blend and the statistics of
-/// every chunk.
-fn candle_forward(x: &Tensor, factor: &Tensor, chunk: usize) -> candle_core::Result<Vec<Tensor>> {
+/// What a pass over a dormant layer does, in candle operations: the copy, and each chunk's statistics over
+/// its finite elements.
+fn candle_dormant(x: &Tensor, chunk: usize) -> candle_core::Result<Vec<Tensor>> {
     let (rows, columns) = x.dims2()?;
-    let y = x.broadcast_mul(factor)?;
+    let y = x.copy()?;
     let chunks = x.reshape((rows, columns / chunk, chunk))?.transpose(0, 1)?.contiguous()?;
     let flat = chunks.reshape((columns / chunk, rows * chunk))?;
-    let mean = flat.mean_keepdim(1)?;
-    let variance = flat.broadcast_sub(&mean)?.sqr()?.mean(1)?;
+    let finite = flat.abs()?.lt(f64::INFINITY)?;
+    let fill = |value: f32| Tensor::full(value, (), x.device())?.broadcast_as(flat.shape());
+    let count = finite.to_dtype(DType::F32)?.sum_keepdim(1)?;
+    let known = finite.where_cond(&flat, &fill(0.0)?)?;
+    let mean = known.sum_keepdim(1)?.div(&count)?;
+    let residual = finite.where_cond(&known.broadcast_sub(&mean)?, &fill(0.0)?)?;
+    let variance = residual.sqr()?.sum_keepdim(1)?.div(&count)?;
+    let min = finite.where_cond(&flat, &fill(f32::INFINITY)?)?.min(1)?;
+    let max = finite.where_cond(&flat, &fill(f32::NEG_INFINITY)?)?.max(1)?;
     let dead = flat.abs()?.le(1e-8)?.to_dtype(DType::F32)?.sum(1)?;
-    Ok(vec![y, mean, variance, flat.min(1)?, flat.max(1)?, dead])
+    Ok(vec![y, count, mean, variance, min, max, dead])
+}
+
+/// The same with a blended residual in every chunk, guarded as adaptive mode guards.
+fn candle_residual(x: &Tensor, bias: &Tensor, chunk: usize) -> candle_core::Result<Vec<Tensor>> {
+    let mut out = candle_dormant(x, chunk)?;
+    let zeros = x.zeros_like()?;
+    // A NaN fails the comparison and becomes 0 with the tiny ones.
+    let kept = x.abs()?.ge(1e-8)?.where_cond(x, &zeros)?.clamp(-1e6f32, 1e6f32)?;
+    out[0] = kept.broadcast_add(bias)?.clamp(-1e6f32, 1e6f32)?;
+    Ok(out)
 }
 
 fn passes(c: &mut Criterion, rows: usize, columns: usize) {
@@ -110,11 +127,15 @@ fn passes(c: &mut Criterion, rows: usize, columns: usize) {
     let layout = |chunk| SeedLayout::new(columns, chunk).expect("a legal layout");
     let residual = Blueprint::Residual;
     let mut group = c.benchmark_group("pass");
-    group.sample_size(30).measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_millis(500));
+    group
+        .sample_size(30)
+        .measurement_time(Duration::from_secs(3))
+        .warm_up_time(Duration::from_millis(500));
 
     group.bench_function("memcpy", |b| b.iter(|| m.memcpy()));
     for chunk in [1, 16, 64, 256] {
-        let mut dormant = layer(layout(chunk), State::Dormant, residual.clone(), StabilityMode::Adaptive);
+        let mut dormant =
+            layer(layout(chunk), State::Dormant, residual.clone(), StabilityMode::Adaptive);
         group.bench_function(format!("forward dormant telemetry chunk {chunk}"), |b| {
             b.iter(|| m.forward(&mut dormant, &options));
         });
@@ -130,13 +151,16 @@ fn passes(c: &mut Criterion, rows: usize, columns: usize) {
     group.bench_function("forward dormant in place without telemetry", |b| {
         b.iter(|| m.forward_in_place(&mut dormant));
     });
-    let mut blended = layer(layout(64), State::FineTuning, residual.clone(), StabilityMode::Adaptive);
+    let mut blended =
+        layer(layout(64), State::FineTuning, residual.clone(), StabilityMode::Adaptive);
     group.bench_function("forward residual telemetry chunk 64", |b| {
         b.iter(|| m.forward(&mut blended, &options));
     });
 
     group.bench_function("triad", |b| b.iter(|| m.triad()));
-    group.bench_function("backward residual trainable chunk 64", |b| b.iter(|| m.backward(&mut blended)));
+    group.bench_function("backward residual trainable chunk 64", |b| {
+        b.iter(|| m.backward(&mut blended))
+    });
     let mut expansion =
         layer(layout(64), State::FineTuning, Blueprint::MlpExpansion, StabilityMode::Adaptive);
     group.bench_function("backward expansion trainable chunk 64", |b| {
@@ -146,10 +170,13 @@ fn passes(c: &mut Criterion, rows: usize, columns: usize) {
     group.bench_function("backward dormant chunk 64", |b| b.iter(|| m.backward(&mut dormant)));
 
     let x = Tensor::from_slice(&m.x, (rows, columns), &Device::Cpu).expect("a tensor");
-    let factor = Tensor::ones(columns, DType::F32, &Device::Cpu).expect("a tensor");
+    let bias = Tensor::ones(columns, DType::F32, &Device::Cpu).expect("a tensor");
     group.sample_size(10).measurement_time(Duration::from_secs(5));
-    group.bench_function("candle forward telemetry chunk 64", |b| {
-        b.iter(|| candle_forward(&x, &factor, 64).expect("candle"));
+    group.bench_function("candle dormant telemetry chunk 64", |b| {
+        b.iter(|| candle_dormant(&x, 64).expect("candle"));
+    });
+    group.bench_function("candle residual telemetry chunk 64", |b| {
+        b.iter(|| candle_residual(&x, &bias, 64).expect("candle"));
     });
     group.finish();
 }
@@ -161,7 +188,9 @@ fn seeds(c: &mut Criterion) {
     group.sample_size(30).measurement_time(Duration::from_secs(3));
     let dormant = || layer(layout, State::Dormant, Blueprint::Residual, StabilityMode::Adaptive);
     let mut idle = dormant();
-    group.bench_function("epoch boundary, 100,000 seeds, no command", |b| b.iter(|| idle.end_epoch()));
+    group.bench_function("epoch boundary, 100,000 seeds, no command", |b| {
+        b.iter(|| idle.end_epoch())
+    });
     let bottleneck = Blueprint::Bottleneck { width: 2, activation: Activation::Gelu };
     group.bench_function("epoch boundary, 100,000 seeds, 1,000 germinate", |b| {
         b.iter_batched(
@@ -196,7 +225,7 @@ fn seeds(c: &mut Criterion) {
         b.iter(|| {
             m.forward(&mut trained, &ForwardOptions::new());
             m.backward(&mut trained);
-            trained.optimizer_step(&AdamW::default());
+            assert!(trained.optimizer_step(&AdamW::default()).skipped.is_empty());
             trained.advance_step();
         });
     });
@@ -207,7 +236,8 @@ fn seeds(c: &mut Criterion) {
 fn median(group: &str, name: &str) -> Option<f64> {
     let directory = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(directory);
-    let name: String = name.chars().map(|c| if "/\\?*:\"<>|".contains(c) { '_' } else { c }).collect();
+    let name: String =
+        name.chars().map(|c| if "/\\?*:\"<>|".contains(c) { '_' } else { c }).collect();
     let file = root.join("criterion").join(group).join(name).join("new/estimates.json");
     let text = std::fs::read_to_string(file).ok()?;
     let json: serde_json::Value = serde_json::from_str(&text).ok()?;
@@ -222,7 +252,11 @@ fn ratios(rows: usize, columns: usize) {
         let Some(time) = median("pass", name) else { return };
         let ratio = denominator.and_then(|d| median("pass", d)).map(|d| d / time);
         let ratio = ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
-        println!("{name:<50} {:>10.3} {:>8.2} {ratio:>12}", time * 1e3, moved * bytes / time * 1e-9);
+        println!(
+            "{name:<50} {:>10.3} {:>8.2} {ratio:>12}",
+            time * 1e3,
+            moved * bytes / time * 1e-9
+        );
     };
     line("memcpy", 2.0, None);
     for chunk in [1, 16, 64, 256] {
@@ -236,18 +270,19 @@ fn ratios(rows: usize, columns: usize) {
     line("backward dormant chunk 64", 2.0, Some("triad"));
     line("backward residual trainable chunk 64", 3.0, Some("triad"));
     line("backward expansion trainable chunk 64", 3.0, Some("triad"));
-    line("candle forward telemetry chunk 64", 2.0, Some("memcpy"));
-    let (ours, candle) = (
-        median("pass", "forward residual telemetry chunk 64"),
-        median("pass", "candle forward telemetry chunk 64"),
-    );
-    if let (Some(ours), Some(candle)) = (ours, candle) {
-        println!("forward with telemetry, candle operations / kasmina: {:.1}", candle / ours);
+    for kind in ["dormant", "residual"] {
+        let candle = format!("candle {kind} telemetry chunk 64");
+        line(&candle, 2.0, Some("memcpy"));
+        let ours = median("pass", &format!("forward {kind} telemetry chunk 64"));
+        if let (Some(ours), Some(candle)) = (ours, median("pass", &candle)) {
+            println!("{kind} with telemetry, candle's time over ours: {:.0}", candle / ours);
+        }
     }
 }
 
 fn main() {
-    let (rows, columns) = (setting("KASMINA_BENCH_ROWS", 4096), setting("KASMINA_BENCH_COLUMNS", 4096));
+    let (rows, columns) =
+        (setting("KASMINA_BENCH_ROWS", 4096), setting("KASMINA_BENCH_COLUMNS", 4096));
     let mut criterion = Criterion::default().configure_from_args();
     passes(&mut criterion, rows, columns);
     seeds(&mut criterion);

@@ -72,7 +72,8 @@ impl Activation {
                 }
             }
             Self::Gelu => {
-                let density = (-0.5 * x * x).exp() * std::f32::consts::FRAC_2_SQRT_PI
+                let density = (-0.5 * x * x).exp()
+                    * std::f32::consts::FRAC_2_SQRT_PI
                     * (0.5 * std::f32::consts::FRAC_1_SQRT_2);
                 normal_cdf(x) + x * density
             }

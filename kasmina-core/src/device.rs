@@ -46,7 +46,9 @@ impl Device {
         let package = env!("CARGO_PKG_NAME");
         match kasmina_sys::probe(package, &[]).choose(request)? {
             DeviceChoice::Cpu { because } => Ok(DeviceSelection { device: Self::Cpu, because }),
-            DeviceChoice::Cuda { .. } => Err(Unavailable::NoKernels { package: package.to_owned() }),
+            DeviceChoice::Cuda { .. } => {
+                Err(Unavailable::NoKernels { package: package.to_owned() })
+            }
         }
     }
 }

@@ -36,7 +36,9 @@ mod sealed {
 }
 
 /// A storage type of activations: `f32`, [`half::f16`] or [`half::bf16`].
-pub trait Element: Copy + Send + Sync + fmt::Debug + bytemuck::Pod + sealed::Sealed + 'static {
+pub trait Element:
+    Copy + Send + Sync + fmt::Debug + bytemuck::Pod + sealed::Sealed + 'static
+{
     /// The type's tag.
     const DTYPE: DType;
 

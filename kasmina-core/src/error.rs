@@ -117,7 +117,9 @@ pub enum Error {
         known: String,
     },
     /// A blueprint name registered twice.
-    #[error("blueprint {name:?} is already registered with another definition; choose another name")]
+    #[error(
+        "blueprint {name:?} is already registered with another definition; choose another name"
+    )]
     DuplicateBlueprint {
         /// The name.
         name: String,
@@ -161,7 +163,9 @@ pub enum Error {
         state: State,
     },
     /// The memory for something cannot be had.
-    #[error("{what} need {bytes} bytes, which cannot be allocated; use a smaller blueprint or chunk")]
+    #[error(
+        "{what} need {bytes} bytes, which cannot be allocated; use a smaller blueprint or chunk"
+    )]
     Memory {
         /// What the memory was for.
         what: &'static str,

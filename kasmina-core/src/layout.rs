@@ -35,9 +35,11 @@ impl SeedLayout {
             return Err(Error::Zero { what: "chunk" });
         }
         let limit = |what, value: usize, limit: usize| {
-            (value <= limit)
-                .then_some(())
-                .ok_or(Error::TooLarge { what, value: value as u64, limit: limit as u64 })
+            (value <= limit).then_some(()).ok_or(Error::TooLarge {
+                what,
+                value: value as u64,
+                limit: limit as u64,
+            })
         };
         limit("hidden", hidden, Self::MAX_HIDDEN)?;
         limit("chunk (at most hidden)", chunk, hidden)?;

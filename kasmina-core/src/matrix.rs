@@ -20,7 +20,13 @@ fn span(rows: usize, columns: usize, row_stride: usize) -> Result<usize> {
     )
 }
 
-fn check_length(what: &str, found: usize, rows: usize, columns: usize, row_stride: usize) -> Result<()> {
+fn check_length(
+    what: &str,
+    found: usize,
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+) -> Result<()> {
     let needed = span(rows, columns, row_stride)?;
     if found >= needed {
         return Ok(());

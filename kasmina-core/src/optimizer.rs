@@ -96,10 +96,7 @@ pub enum SkipReason {
 impl AdamW {
     /// The default numbers with the given learning rate.
     pub fn new(learning_rate: f64) -> Self {
-        Self {
-            learning_rate,
-            ..Self::default()
-        }
+        Self { learning_rate, ..Self::default() }
     }
 
     /// Checks the numbers.
@@ -115,41 +112,21 @@ impl AdamW {
                 non_negative(self.learning_rate),
                 "finite and ≥ 0",
             ),
-            (
-                "beta1",
-                self.beta1,
-                (0.0..1.0).contains(&self.beta1),
-                "at least 0 and less than 1",
-            ),
-            (
-                "beta2",
-                self.beta2,
-                (0.0..1.0).contains(&self.beta2),
-                "at least 0 and less than 1",
-            ),
+            ("beta1", self.beta1, (0.0..1.0).contains(&self.beta1), "at least 0 and less than 1"),
+            ("beta2", self.beta2, (0.0..1.0).contains(&self.beta2), "at least 0 and less than 1"),
             (
                 "epsilon",
                 self.epsilon,
                 self.epsilon.is_finite() && self.epsilon > 0.0,
                 "finite and more than 0",
             ),
-            (
-                "weight_decay",
-                self.weight_decay,
-                non_negative(self.weight_decay),
-                "finite and ≥ 0",
-            ),
+            ("weight_decay", self.weight_decay, non_negative(self.weight_decay), "finite and ≥ 0"),
         ];
-        let clip = self
-            .clip_norm
-            .map(|v| ("clip_norm", v, v.is_finite() && v > 0.0, "finite and > 0"));
+        let clip =
+            self.clip_norm.map(|v| ("clip_norm", v, v.is_finite() && v > 0.0, "finite and > 0"));
         for (what, value, ok, legal) in rows.into_iter().chain(clip) {
             if !ok {
-                return Err(Error::Value {
-                    what: format!("AdamW's {what}"),
-                    value,
-                    legal,
-                });
+                return Err(Error::Value { what: format!("AdamW's {what}"), value, legal });
             }
         }
         Ok(())
@@ -161,10 +138,8 @@ impl AdamW {
     pub fn step(&self, lifecycle: &mut Lifecycle) -> OptimizerReport {
         let valid = self.validate().is_ok();
         let epoch = lifecycle.epoch();
-        let mut seeds: Vec<_> = lifecycle
-            .grown_seeds_mut()
-            .filter(|(_, grown)| grown.has_gradients)
-            .collect();
+        let mut seeds: Vec<_> =
+            lifecycle.grown_seeds_mut().filter(|(_, grown)| grown.has_gradients).collect();
         // Seeds share nothing, so how they are spread over threads changes no bit.
         let results: Vec<_> = seeds
             .par_iter_mut()
@@ -181,11 +156,7 @@ impl AdamW {
         for (seed, result) in results {
             match result {
                 Ok((gradient_norm, clipped)) => {
-                    report.updated.push(SeedUpdate {
-                        seed,
-                        gradient_norm,
-                        clipped,
-                    });
+                    report.updated.push(SeedUpdate { seed, gradient_norm, clipped });
                 }
                 Err(reason) => report.skipped.push(SkippedSeed { seed, reason }),
             }
@@ -212,37 +183,22 @@ impl AdamW {
         if let Some(index) = seed.gradients.iter().position(|g| !g.is_finite()) {
             return Err(SkipReason::NonFiniteGradient { index });
         }
-        let norm = seed
-            .gradients
-            .iter()
-            .map(|&g| f64::from(g).powi(2))
-            .sum::<f64>()
-            .sqrt();
+        let norm = seed.gradients.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
         let scale = match self.clip_norm {
             Some(limit) if norm > limit => limit / norm,
             _ => 1.0,
         };
         let n = seed.parameters.len();
-        let updates = seed
-            .optimizer
-            .as_ref()
-            .map_or(0, |state| state.updates)
-            .saturating_add(1);
-        let (correct1, correct2) = (
-            correction(self.beta1, updates),
-            correction(self.beta2, updates),
-        );
+        let updates = seed.optimizer.as_ref().map_or(0, |state| state.updates).saturating_add(1);
+        let (correct1, correct2) =
+            (correction(self.beta1, updates), correction(self.beta2, updates));
 
         scratch.resize(n);
         let old = seed.optimizer.as_ref();
         for i in 0..n {
-            let (p, g) = (
-                f64::from(seed.parameters[i]),
-                f64::from(seed.gradients[i]) * scale,
-            );
-            let (m, v) = old.map_or((0.0, 0.0), |o| {
-                (f64::from(o.first[i]), f64::from(o.second[i]))
-            });
+            let (p, g) = (f64::from(seed.parameters[i]), f64::from(seed.gradients[i]) * scale);
+            let (m, v) =
+                old.map_or((0.0, 0.0), |o| (f64::from(o.first[i]), f64::from(o.second[i])));
             let m = self.beta1 * m + (1.0 - self.beta1) * g;
             let v = self.beta2 * v + (1.0 - self.beta2) * g * g;
             let direction = (m / correct1) / ((v / correct2).sqrt() + self.epsilon);
@@ -259,10 +215,7 @@ impl AdamW {
         state.first.copy_from_slice(&scratch.first);
         state.second.copy_from_slice(&scratch.second);
         state.updates = updates;
-        let signals = SeedSignals {
-            gradient_norm: Some(norm),
-            ..SeedSignals::default()
-        };
+        let signals = SeedSignals { gradient_norm: Some(norm), ..SeedSignals::default() };
         seed.measured.record(&signals, epoch);
         Ok((norm, scale < 1.0))
     }
@@ -286,11 +239,7 @@ impl Scratch {
 
 /// 1 − βᵗ, through expm1: for β near 1 and small t the difference would cancel.
 fn correction(beta: f64, updates: u64) -> f64 {
-    if beta == 0.0 {
-        1.0
-    } else {
-        -(beta.ln() * updates as f64).exp_m1()
-    }
+    if beta == 0.0 { 1.0 } else { -(beta.ln() * updates as f64).exp_m1() }
 }
 
 #[cfg(test)]
@@ -309,12 +258,7 @@ mod tests {
             let parameters = state
                 .owns_parameters()
                 .then(|| vec![vec![0.5, -1.0, 2.0, 0.0], vec![1.0 + seed as f32]]);
-            let initial = InitialSeed {
-                state,
-                blueprint,
-                parameters,
-                ..InitialSeed::default()
-            };
+            let initial = InitialSeed { state, blueprint, parameters, ..InitialSeed::default() };
             lifecycle.import(seed, initial).unwrap();
         }
         lifecycle.take_dirty();
@@ -334,9 +278,7 @@ mod tests {
             .map(|i| {
                 let (mut p, mut m, mut v) = (f64::from(start[i]), 0.0, 0.0);
                 for (t, g) in gradients.iter().enumerate() {
-                    let clip = optimizer
-                        .clip_norm
-                        .map_or(1.0, |limit| (limit / norm(g)).min(1.0));
+                    let clip = optimizer.clip_norm.map_or(1.0, |limit| (limit / norm(g)).min(1.0));
                     let g = f64::from(g[i]) * clip;
                     m = optimizer.beta1 * m + (1.0 - optimizer.beta1) * g;
                     v = optimizer.beta2 * v + (1.0 - optimizer.beta2) * g * g;
@@ -355,20 +297,12 @@ mod tests {
     #[test]
     fn agrees_with_the_algorithm_in_f64() {
         for clip_norm in [None, Some(0.7), Some(1e9)] {
-            let optimizer = AdamW {
-                learning_rate: 0.01,
-                weight_decay: 0.1,
-                clip_norm,
-                ..AdamW::default()
-            };
+            let optimizer =
+                AdamW { learning_rate: 0.01, weight_decay: 0.1, clip_norm, ..AdamW::default() };
             let mut lifecycle = lifecycle(&[State::Training, State::FineTuning]);
             let start = lifecycle.grown(1).unwrap().parameters().to_vec();
             let gradients: Vec<Vec<f32>> = (0..60)
-                .map(|t| {
-                    (0..N)
-                        .map(|i| ((t * 7 + i * 3) as f32).sin() * 2.0)
-                        .collect()
-                })
+                .map(|t| (0..N).map(|i| ((t * 7 + i * 3) as f32).sin() * 2.0).collect())
                 .collect();
             for g in &gradients {
                 give(&mut lifecycle, 1, g);
@@ -377,17 +311,8 @@ mod tests {
                 assert_eq!(report.updated[0].clipped, clip_norm == Some(0.7));
             }
             let expected = reference(&optimizer, &start, &gradients);
-            for (p, e) in lifecycle
-                .grown(1)
-                .unwrap()
-                .parameters()
-                .iter()
-                .zip(expected)
-            {
-                assert!(
-                    (f64::from(*p) - e).abs() < 2e-6 * (1.0 + e.abs()),
-                    "{p} for {e}"
-                );
+            for (p, e) in lifecycle.grown(1).unwrap().parameters().iter().zip(expected) {
+                assert!((f64::from(*p) - e).abs() < 2e-6 * (1.0 + e.abs()), "{p} for {e}");
             }
         }
     }
@@ -407,11 +332,7 @@ mod tests {
         assert!(grown.gradients().is_none() && grown.gradients == [0.0; N]);
         assert!(grown.measured.gradient_norm.is_some());
         assert_eq!(grown.updates(), 1);
-        assert_eq!(
-            optimizer.step(&mut lifecycle),
-            OptimizerReport::default(),
-            "nothing is left"
-        );
+        assert_eq!(optimizer.step(&mut lifecycle), OptimizerReport::default(), "nothing is left");
     }
 
     #[test]
@@ -432,11 +353,7 @@ mod tests {
                 false => SkipReason::NonFiniteGradient { index },
             };
             assert_eq!(report.skipped, [SkippedSeed { seed: 0, reason }]);
-            assert_eq!(
-                *lifecycle.grown(0).unwrap(),
-                before,
-                "gradients are consumed all the same"
-            );
+            assert_eq!(*lifecycle.grown(0).unwrap(), before, "gradients are consumed all the same");
             assert!(lifecycle.take_dirty().is_empty());
         }
     }
@@ -444,30 +361,12 @@ mod tests {
     #[test]
     fn invalid_numbers_are_named_and_update_nothing() {
         let invalid = [
-            AdamW {
-                learning_rate: f64::NAN,
-                ..AdamW::default()
-            },
-            AdamW {
-                beta1: 1.0,
-                ..AdamW::default()
-            },
-            AdamW {
-                beta2: -0.1,
-                ..AdamW::default()
-            },
-            AdamW {
-                epsilon: 0.0,
-                ..AdamW::default()
-            },
-            AdamW {
-                weight_decay: -1.0,
-                ..AdamW::default()
-            },
-            AdamW {
-                clip_norm: Some(0.0),
-                ..AdamW::default()
-            },
+            AdamW { learning_rate: f64::NAN, ..AdamW::default() },
+            AdamW { beta1: 1.0, ..AdamW::default() },
+            AdamW { beta2: -0.1, ..AdamW::default() },
+            AdamW { epsilon: 0.0, ..AdamW::default() },
+            AdamW { weight_decay: -1.0, ..AdamW::default() },
+            AdamW { clip_norm: Some(0.0), ..AdamW::default() },
         ];
         for optimizer in invalid {
             assert!(optimizer.validate().is_err());
@@ -487,10 +386,7 @@ mod tests {
                 // 1 − βᵗ = (1 − β)·Σ βᵏ, which has no difference of near equals but the first.
                 let sum: f64 = (0..t as i32).map(|k| f64::powi(beta, k)).sum();
                 let expected = (1.0 - beta) * sum;
-                assert!(
-                    (correction(beta, t) / expected - 1.0).abs() < 1e-7,
-                    "{beta} {t}"
-                );
+                assert!((correction(beta, t) / expected - 1.0).abs() < 1e-7, "{beta} {t}");
             }
         }
     }

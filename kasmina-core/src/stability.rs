@@ -36,13 +36,7 @@ pub struct Stability {
 
 impl Default for Stability {
     fn default() -> Self {
-        Self {
-            mode: StabilityMode::Adaptive,
-            epsilon: 1e-8,
-            lower: -1e6,
-            upper: 1e6,
-            sigmas: 6.0,
-        }
+        Self { mode: StabilityMode::Adaptive, epsilon: 1e-8, lower: -1e6, upper: 1e6, sigmas: 6.0 }
     }
 }
 
@@ -58,7 +52,11 @@ impl Stability {
     /// [`Error::Value`] for a negative or non-finite ε or sigmas, non-finite bounds, or `lower > upper`.
     pub fn validate(&self) -> Result<()> {
         let check = |what: &str, value: f32, ok: bool, legal| {
-            if ok { Ok(()) } else { Err(Error::Value { what: what.into(), value: value.into(), legal }) }
+            if ok {
+                Ok(())
+            } else {
+                Err(Error::Value { what: what.into(), value: value.into(), legal })
+            }
         };
         let non_negative = |v: f32| v.is_finite() && v >= 0.0;
         check("stability.epsilon", self.epsilon, non_negative(self.epsilon), "finite and ≥ 0")?;

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 
 /// A seed's lifecycle state; the discriminant is its code in checkpoints, telemetry and kernels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[repr(u8)]
 pub enum State {
@@ -116,10 +118,11 @@ impl TryFrom<u8> for State {
     type Error = Error;
 
     fn try_from(code: u8) -> Result<Self, Error> {
-        Self::ALL
-            .get(usize::from(code))
-            .copied()
-            .ok_or(Error::UnknownCode { what: "lifecycle state", code: code.into(), last: 10 })
+        Self::ALL.get(usize::from(code)).copied().ok_or(Error::UnknownCode {
+            what: "lifecycle state",
+            code: code.into(),
+            last: 10,
+        })
     }
 }
 

@@ -17,21 +17,11 @@ const HIDDEN: usize = 20;
 /// Five seeds of four columns, one of every role: on path and trained, trained beside the path, kept,
 /// dormant, being blended in.
 fn layer() -> Layer {
-    let bottleneck = Blueprint::Bottleneck {
-        width: 3,
-        activation: Activation::Gelu,
-    };
+    let bottleneck = Blueprint::Bottleneck { width: 3, activation: Activation::Gelu };
     let parameters = |blueprint: &Blueprint| {
         let layout = blueprint.parameters(4).unwrap();
-        let values: Vec<f32> = (0..layout.len())
-            .map(|i| (i as f32 * 1.7).sin() * 0.5)
-            .collect();
-        Some(
-            layout
-                .tensors(&values)
-                .map(|(_, tensor)| tensor.to_vec())
-                .collect::<Vec<_>>(),
-        )
+        let values: Vec<f32> = (0..layout.len()).map(|i| (i as f32 * 1.7).sin() * 0.5).collect();
+        Some(layout.tensors(&values).map(|(_, tensor)| tensor.to_vec()).collect::<Vec<_>>())
     };
     let seed = |state, alpha, blueprint: Blueprint| InitialSeed {
         state,
@@ -42,16 +32,7 @@ fn layer() -> Layer {
     };
     Layer::builder(SeedLayout::new(HIDDEN, 4).unwrap())
         .seed(0, seed(State::FineTuning, 0.7, bottleneck.clone()))
-        .seed(
-            1,
-            seed(
-                State::Training,
-                0.0,
-                Blueprint::Dense {
-                    activation: Activation::Tanh,
-                },
-            ),
-        )
+        .seed(1, seed(State::Training, 0.0, Blueprint::Dense { activation: Activation::Tanh }))
         .seed(2, seed(State::Fossilized, 1.0, Blueprint::Residual))
         .seed(4, seed(State::Grafting, 0.25, Blueprint::AttentionHead))
         .build()
@@ -67,13 +48,7 @@ fn tensor(rows: usize, phase: f32) -> Tensor {
 }
 
 fn flat(tensor: &Tensor) -> Vec<f32> {
-    tensor
-        .to_dtype(DType::F32)
-        .unwrap()
-        .flatten_all()
-        .unwrap()
-        .to_vec1()
-        .unwrap()
+    tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
@@ -108,23 +83,12 @@ fn check_against_the_layer<T: Element + WithDType>(dtype: DType) {
     let (mut out, mut grad_x) = (vec![zero; input.len()], vec![zero; input.len()]);
     let x_ref = MatRef::contiguous(&input, HIDDEN).unwrap();
     let options = ForwardOptions::new();
-    alone
-        .forward(
-            x_ref,
-            MatMut::contiguous(&mut out, HIDDEN).unwrap(),
-            &options,
-        )
-        .unwrap();
+    alone.forward(x_ref, MatMut::contiguous(&mut out, HIDDEN).unwrap(), &options).unwrap();
     let grad_y = MatRef::contiguous(&grad_y, HIDDEN).unwrap();
     let grad_x_mut = MatMut::contiguous(&mut grad_x, HIDDEN).unwrap();
     alone.backward(x_ref, grad_y, grad_x_mut, &options).unwrap();
 
-    let wide = |values: &[T]| {
-        values
-            .iter()
-            .map(|&v| Element::to_f32(v))
-            .collect::<Vec<_>>()
-    };
+    let wide = |values: &[T]| values.iter().map(|&v| Element::to_f32(v)).collect::<Vec<_>>();
     assert_eq!(bits(&flat(&y)), bits(&wide(&out)));
     assert_same(&flat(grads.get(&x).unwrap()), &wide(&grad_x));
     let mut compared = 0;
@@ -132,8 +96,7 @@ fn check_against_the_layer<T: Element + WithDType>(dtype: DType) {
         let (seed, tensor) = name.strip_prefix("seed").unwrap().split_once('.').unwrap();
         let seed: usize = seed.parse().unwrap();
         let needed = alone.gradients(seed).and_then(|mut all| {
-            all.find(|(name, _)| *name == tensor)
-                .map(|(_, gradient)| gradient.to_vec())
+            all.find(|(name, _)| *name == tensor).map(|(_, gradient)| gradient.to_vec())
         });
         match needed {
             Some(needed) => {
@@ -158,17 +121,11 @@ fn values_and_gradients_are_the_layers_own_in_every_type() {
 fn gradients_are_the_slopes_of_the_loss() {
     let (x, w) = (tensor(5, 0.2), tensor(5, 0.9));
     let loss = |module: &KasminaLayer, x: &Tensor| {
-        f64::from(
-            weighed(&module.forward(x).unwrap(), &w)
-                .to_scalar::<f32>()
-                .unwrap(),
-        )
+        f64::from(weighed(&module.forward(x).unwrap(), &w).to_scalar::<f32>().unwrap())
     };
     let module = KasminaLayer::new(layer());
     let x = Var::from_tensor(&x).unwrap();
-    let grads = weighed(&module.forward(&x).unwrap(), &w)
-        .backward()
-        .unwrap();
+    let grads = weighed(&module.forward(&x).unwrap(), &w).backward().unwrap();
     // Seed 1 trains beside the path: the loss does not depend on it.
     let on_path = |name: &str| !name.starts_with("seed1") && !name.starts_with("seed2");
     let mut vars = module.named_vars().unwrap();
@@ -189,35 +146,20 @@ fn gradients_are_the_slopes_of_the_loss() {
             let slope = (shifted(h) - shifted(-h)) / (2.0 * f64::from(h));
             shifted(0.0);
             let found = f64::from(gradient[index]);
-            assert!(
-                (found - slope).abs() < 3e-3,
-                "{name}[{index}]: {found}, slope {slope}"
-            );
+            assert!((found - slope).abs() < 3e-3, "{name}[{index}]: {found}, slope {slope}");
         }
     }
 }
 
 #[test]
 fn a_dormant_layer_hands_every_bit_on() {
-    let strange = [
-        f32::NAN,
-        f32::INFINITY,
-        f32::NEG_INFINITY,
-        -0.0,
-        1e-40,
-        3e38,
-        1e-9,
-        -7.5,
-    ];
+    let strange = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 1e-40, 3e38, 1e-9, -7.5];
     let x: Vec<f32> = strange.iter().copied().cycle().take(6 * HIDDEN).collect();
     let x = Tensor::from_vec(x, (2, 3, HIDDEN), &Device::Cpu).unwrap();
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         let x = x.to_dtype(dtype).unwrap();
-        let module = KasminaLayer::new(
-            Layer::builder(SeedLayout::new(HIDDEN, 7).unwrap())
-                .build()
-                .unwrap(),
-        );
+        let module =
+            KasminaLayer::new(Layer::builder(SeedLayout::new(HIDDEN, 7).unwrap()).build().unwrap());
         let y = module.forward(&x).unwrap();
         assert_eq!((y.dims(), y.dtype()), (x.dims(), dtype));
         // Every half value is exact in f32, and NaN payloads survive the same conversion alike.
@@ -232,31 +174,24 @@ fn rows_may_lie_anywhere() {
         Tensor::from_vec(values(6 * 2 * HIDDEN, 0.4), (6, 2 * HIDDEN), &Device::Cpu).unwrap();
     let cube = Tensor::from_vec(values(24 * HIDDEN, 0.8), (4, 6, HIDDEN), &Device::Cpu).unwrap();
     let layouts = [
+        ("columns of a wider tensor", wide.narrow(1, 5, HIDDEN).unwrap()),
+        ("one row of every block", cube.narrow(1, 2, 1).unwrap()),
+        ("some rows of every block", cube.narrow(1, 1, 3).unwrap()),
         (
-            "columns of a wider tensor",
-            wide.narrow(1, 5, HIDDEN).unwrap(),
+            "every other column",
+            wide.reshape((6, HIDDEN, 2)).unwrap().narrow(2, 1, 1).unwrap().squeeze(2).unwrap(),
         ),
-        ("every other row", cube.narrow(1, 2, 1).unwrap()),
         ("transposed", tensor(HIDDEN, 0.1).t().unwrap()),
         ("leading dimensions swapped", cube.transpose(0, 1).unwrap()),
-        (
-            "a broadcast row",
-            tensor(1, 0.5).broadcast_as((5, HIDDEN)).unwrap(),
-        ),
-        (
-            "one row without leading dimension",
-            tensor(1, 0.5).squeeze(0).unwrap(),
-        ),
+        ("a broadcast row", tensor(1, 0.5).broadcast_as((5, HIDDEN)).unwrap()),
+        ("one row without leading dimension", tensor(1, 0.5).squeeze(0).unwrap()),
         ("no rows", tensor(3, 0.5).narrow(0, 1, 0).unwrap()),
     ];
     for (what, x) in layouts {
         let copy = x.copy().unwrap().contiguous().unwrap();
         let w =
             Tensor::from_vec(values(copy.elem_count(), 1.3), copy.dims(), &Device::Cpu).unwrap();
-        let (a, b) = (
-            Var::from_tensor(&copy).unwrap(),
-            Var::from_tensor(&copy).unwrap(),
-        );
+        let (a, b) = (Var::from_tensor(&copy).unwrap(), Var::from_tensor(&copy).unwrap());
         let needed = plain.forward(&a).unwrap();
         let found = plain.forward(&x).unwrap();
         assert_eq!(bits(&flat(&found)), bits(&flat(&needed)), "{what}");
@@ -264,10 +199,7 @@ fn rows_may_lie_anywhere() {
         let grads = needed.sum_all().unwrap().backward().unwrap();
         let ones = weighed(&plain.forward(&b).unwrap(), &w.ones_like().unwrap());
         let grads_b = ones.backward().unwrap();
-        assert_same(
-            &flat(grads.get(&a).unwrap()),
-            &flat(grads_b.get(&b).unwrap()),
-        );
+        assert_same(&flat(grads.get(&a).unwrap()), &flat(grads_b.get(&b).unwrap()));
     }
 }
 
@@ -284,9 +216,7 @@ fn forwards_before_a_backward_keep_their_options_and_parameters() {
         let loss = weighed(&module.forward_with(&x, options).unwrap(), &w);
         let grads = loss.backward().unwrap();
         let vars = module.vars().unwrap();
-        vars.iter()
-            .map(|var| flat(grads.get(var).unwrap()))
-            .collect::<Vec<_>>()
+        vars.iter().map(|var| flat(grads.get(var).unwrap())).collect::<Vec<_>>()
     };
     let module = KasminaLayer::new(layer());
     let forwards: Vec<_> = options
@@ -310,11 +240,7 @@ fn forwards_before_a_backward_keep_their_options_and_parameters() {
     let guard = module.layer();
     let (_, down) = guard.parameters(0).unwrap().next().unwrap();
     assert_eq!(down, doubled);
-    assert_eq!(
-        guard.gradients(0).map(|gradients| gradients.len()),
-        None,
-        "candle has them"
-    );
+    assert_eq!(guard.gradients(0).map(|gradients| gradients.len()), None, "candle has them");
 }
 
 #[test]
@@ -349,18 +275,9 @@ fn a_layer_that_changed_has_no_backward_pass() {
         let y = module.forward(&tensor(3, 0.1)).unwrap();
         change(&mut module.layer());
         let error = y.sum_all().unwrap().backward().unwrap_err().to_string();
-        assert!(
-            error.contains("between forward and backward") && error.contains(part),
-            "{error}"
-        );
+        assert!(error.contains("between forward and backward") && error.contains(part), "{error}");
         // The next pass is a good one.
-        module
-            .forward(&tensor(3, 0.1))
-            .unwrap()
-            .sum_all()
-            .unwrap()
-            .backward()
-            .unwrap();
+        module.forward(&tensor(3, 0.1)).unwrap().sum_all().unwrap().backward().unwrap();
     }
 }
 
@@ -371,47 +288,27 @@ fn gradients_have_one_owner() {
     let y = module.forward(&tensor(2, 0.3)).unwrap().sum_all().unwrap();
     {
         let mut layer = module.layer();
-        let (x, w) = (
-            MatRef::contiguous(&x, HIDDEN).unwrap(),
-            MatRef::contiguous(&w, HIDDEN).unwrap(),
-        );
+        let (x, w) =
+            (MatRef::contiguous(&x, HIDDEN).unwrap(), MatRef::contiguous(&w, HIDDEN).unwrap());
         let mut grad_x = vec![0.0; 2 * HIDDEN];
         let grad_x = MatMut::contiguous(&mut grad_x, HIDDEN).unwrap();
-        layer
-            .backward(x, w, grad_x, &ForwardOptions::new())
-            .unwrap();
+        layer.backward(x, w, grad_x, &ForwardOptions::new()).unwrap();
     }
     let error = y.backward().unwrap_err().to_string();
     assert!(error.contains("seed 0 already holds gradients"), "{error}");
-    assert!(
-        module.layer().gradients(0).is_some(),
-        "they are still there"
-    );
+    assert!(module.layer().gradients(0).is_some(), "they are still there");
     module.layer().zero_gradients();
     y.backward().unwrap();
-    assert!(
-        module
-            .layer()
-            .lifecycle()
-            .grown_seeds()
-            .all(|(_, seed)| seed.gradients().is_none())
-    );
+    assert!(module.layer().lifecycle().grown_seeds().all(|(_, seed)| seed.gradients().is_none()));
 }
 
 /// A layer with one seed germinated and promoted.
 fn training(objective: Objective) -> KasminaLayer {
-    let mut layer = Layer::builder(SeedLayout::new(8, 4).unwrap())
-        .rng_seed(3)
-        .build()
-        .unwrap();
+    let mut layer = Layer::builder(SeedLayout::new(8, 4).unwrap()).rng_seed(3).build().unwrap();
     let bottleneck = layer.registry().find("bottleneck").unwrap();
     let strategy = Strategy::FixedRamp { steps: 2 };
-    let germination = Germination::new(bottleneck)
-        .objective(objective)
-        .strategy(strategy);
-    layer
-        .command(1, Command::Germinate(germination), "test")
-        .unwrap();
+    let germination = Germination::new(bottleneck).objective(objective).strategy(strategy);
+    layer.command(1, Command::Germinate(germination), "test").unwrap();
     let _ = layer.end_epoch();
     layer.command(1, Command::Promote, "test").unwrap();
     let _ = layer.end_epoch();
@@ -419,11 +316,7 @@ fn training(objective: Objective) -> KasminaLayer {
 }
 
 fn adam(module: &KasminaLayer) -> AdamW {
-    let settings = ParamsAdamW {
-        lr: 1e-2,
-        weight_decay: 0.0,
-        ..ParamsAdamW::default()
-    };
+    let settings = ParamsAdamW { lr: 1e-2, weight_decay: 0.0, ..ParamsAdamW::default() };
     AdamW::new(module.vars().unwrap(), settings).unwrap()
 }
 
@@ -444,9 +337,7 @@ fn candles_adamw_trains_a_bottleneck_between_two_linear_layers() {
     let mut optimizer = adam(&module);
     let loss = |options: &ForwardOptions| {
         let hidden = before_layer.forward(&x).unwrap();
-        let y = after_layer
-            .forward(&module.forward_with(&hidden, options).unwrap())
-            .unwrap();
+        let y = after_layer.forward(&module.forward_with(&hidden, options).unwrap()).unwrap();
         (y - &target).unwrap().sqr().unwrap().mean_all().unwrap()
     };
     let number = |loss: &Tensor| loss.to_scalar::<f32>().unwrap();
@@ -455,18 +346,11 @@ fn candles_adamw_trains_a_bottleneck_between_two_linear_layers() {
     for _ in 0..60 {
         let loss = loss(&probe);
         let grads = loss.backward().unwrap();
-        assert!(
-            grads.get(&before).is_some() && grads.get(&after).is_some(),
-            "both linear layers"
-        );
+        assert!(grads.get(&before).is_some() && grads.get(&after).is_some(), "both linear layers");
         optimizer.step(&grads).unwrap();
         module.layer().advance_step();
     }
-    assert!(
-        number(&loss(&probe)) < 0.7 * first,
-        "{} from {first}",
-        number(&loss(&probe))
-    );
+    assert!(number(&loss(&probe)) < 0.7 * first, "{} from {first}", number(&loss(&probe)));
     // What is served never changed.
     assert_eq!(number(&loss(&ForwardOptions::new())), served);
 
@@ -475,28 +359,14 @@ fn candles_adamw_trains_a_bottleneck_between_two_linear_layers() {
     let last: Vec<_> = vars.iter().map(|var| flat(var)).collect();
     let _ = module.layer().end_epoch();
     let grafting = module.vars().unwrap();
-    assert!(
-        grafting
-            .iter()
-            .zip(&vars)
-            .all(|(new, old)| new.id() == old.id())
-    );
-    assert_eq!(
-        grafting.iter().map(|var| flat(var)).collect::<Vec<_>>(),
-        last
-    );
-    assert_eq!(
-        module.layer().lifecycle().grown(1).unwrap().parameters(),
-        last.concat()
-    );
+    assert!(grafting.iter().zip(&vars).all(|(new, old)| new.id() == old.id()));
+    assert_eq!(grafting.iter().map(|var| flat(var)).collect::<Vec<_>>(), last);
+    assert_eq!(module.layer().lifecycle().grown(1).unwrap().parameters(), last.concat());
     // Stabilization freezes them: no variables for an optimizer, and no gradient for them.
     for _ in 0..2 {
         module.layer().advance_step();
     }
-    module
-        .layer()
-        .command(1, Command::Stabilize, "test")
-        .unwrap();
+    module.layer().command(1, Command::Stabilize, "test").unwrap();
     let _ = module.layer().end_epoch();
     assert!(module.vars().unwrap().is_empty());
     assert_eq!(module.named_vars().unwrap().len(), 4);
@@ -512,26 +382,14 @@ fn objectives_beside_the_task_reach_the_optimizer() {
         // Start away from the identity, so that there is something to reconstruct.
         let up = &module.vars().unwrap()[2];
         up.set(&(up.ones_like().unwrap() * 0.1).unwrap()).unwrap();
-        let grads = module
-            .forward(&x)
-            .unwrap()
-            .sum_all()
-            .unwrap()
-            .backward()
-            .unwrap();
+        let grads = module.forward(&x).unwrap().sum_all().unwrap().backward().unwrap();
         let vars = module.vars().unwrap();
         let moved = |var: &Var| flat(grads.get(var).unwrap()).iter().any(|g| *g != 0.0);
         assert!(vars.iter().all(moved), "{objective:?}");
     }
     // Probe alone: a plain pass gives nothing.
     let module = training(Objective::Probe);
-    let grads = module
-        .forward(&x)
-        .unwrap()
-        .sum_all()
-        .unwrap()
-        .backward()
-        .unwrap();
+    let grads = module.forward(&x).unwrap().sum_all().unwrap().backward().unwrap();
     for var in module.vars().unwrap() {
         assert!(flat(grads.get(&var).unwrap()).iter().all(|g| *g == 0.0));
     }
@@ -539,22 +397,12 @@ fn objectives_beside_the_task_reach_the_optimizer() {
 
 #[test]
 fn the_gradient_norm_is_recorded_for_gates_and_strategies() {
-    let mut layer = Layer::builder(SeedLayout::new(8, 4).unwrap())
-        .build()
-        .unwrap();
+    let mut layer = Layer::builder(SeedLayout::new(8, 4).unwrap()).build().unwrap();
     let bottleneck = layer.registry().find("bottleneck").unwrap();
     // A ramp that never moves unless the norm is measured.
-    let strategy = Strategy::GradNormGated {
-        steps: 1,
-        low: 0.0,
-        high: f64::MAX,
-    };
+    let strategy = Strategy::GradNormGated { steps: 1, low: 0.0, high: f64::MAX };
     let germination = Germination::new(bottleneck).strategy(strategy);
-    for command in [
-        Command::Germinate(germination),
-        Command::Promote,
-        Command::Graft,
-    ] {
+    for command in [Command::Germinate(germination), Command::Promote, Command::Graft] {
         layer.command(0, command, "test").unwrap();
         let _ = layer.end_epoch();
     }
@@ -563,13 +411,7 @@ fn the_gradient_norm_is_recorded_for_gates_and_strategies() {
     assert_eq!(module.layer().alpha(0).unwrap(), 0.0);
     let x = Tensor::from_vec(values(16, 0.5), (2, 8), &Device::Cpu).unwrap();
     let options = ForwardOptions::new().probe(0, 1.0);
-    module
-        .forward_with(&x, &options)
-        .unwrap()
-        .sum_all()
-        .unwrap()
-        .backward()
-        .unwrap();
+    module.forward_with(&x, &options).unwrap().sum_all().unwrap().backward().unwrap();
     module.layer().advance_step();
     assert_eq!(module.layer().alpha(0).unwrap(), 1.0);
 }
@@ -583,10 +425,13 @@ fn a_seed_that_germinates_anew_has_new_variables() {
         let bottleneck = layer.registry().find("bottleneck").unwrap();
         Command::Germinate(Germination::new(bottleneck))
     };
+    // All while one guard is held, so that the module sees only the end of it.
+    let mut layer = module.layer();
     for command in [Command::Cancel, Command::Reset, again, Command::Promote] {
-        module.layer().command(1, command, "test").unwrap();
-        let _ = module.layer().end_epoch();
+        layer.command(1, command, "test").unwrap();
+        let _ = layer.end_epoch();
     }
+    drop(layer);
     let new = module.vars().unwrap();
     assert_eq!(new.len(), old.len());
     assert!(new.iter().zip(&old).all(|(new, old)| new.id() != old.id()));
@@ -596,9 +441,7 @@ fn a_seed_that_germinates_anew_has_new_variables() {
 fn inference_has_no_graph() {
     let module = KasminaLayer::new(layer());
     let x = Var::from_tensor(&tensor(3, 0.2)).unwrap();
-    let y = module
-        .forward_with(&x, &ForwardOptions::new().inference())
-        .unwrap();
+    let y = module.forward_with(&x, &ForwardOptions::new().inference()).unwrap();
     assert!(!y.track_op());
     assert_eq!(bits(&flat(&y)), bits(&flat(&module.forward(&x).unwrap())));
 }
@@ -608,16 +451,10 @@ fn bad_tensors_are_named() {
     let module = KasminaLayer::new(layer());
     let forward = |x: &Tensor| module.forward_with(x, &ForwardOptions::new()).unwrap_err();
     let scalar = Tensor::new(1f32, &Device::Cpu).unwrap();
-    assert!(matches!(
-        forward(&scalar),
-        CandleError::Scalar { hidden: HIDDEN, .. }
-    ));
+    assert!(matches!(forward(&scalar), CandleError::Scalar { hidden: HIDDEN, .. }));
     let narrow = Tensor::zeros((3, HIDDEN - 1), DType::F32, &Device::Cpu).unwrap();
     let error = forward(&narrow);
-    assert!(
-        error.to_string().contains("[3, 19]") && error.to_string().contains("20"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("[3, 19]") && error.to_string().contains("20"), "{error}");
     for dtype in [DType::F64, DType::U8, DType::I64] {
         let x = Tensor::zeros((3, HIDDEN), dtype, &Device::Cpu).unwrap();
         let error = forward(&x);
@@ -643,13 +480,7 @@ fn bad_tensors_are_named() {
 fn bad_values_in_variables_are_named_and_can_be_taken_back() {
     let module = KasminaLayer::new(layer());
     let vars = module.named_vars().unwrap();
-    let find = |name: &str| {
-        vars.iter()
-            .find(|(known, _)| known == name)
-            .unwrap()
-            .1
-            .clone()
-    };
+    let find = |name: &str| vars.iter().find(|(known, _)| known == name).unwrap().1.clone();
     let x = tensor(2, 0.1);
     let forward = || module.forward_with(&x, &ForwardOptions::new());
     let good = flat(&forward().unwrap());
@@ -658,10 +489,7 @@ fn bad_values_in_variables_are_named_and_can_be_taken_back() {
 
     let down = find("seed0.down");
     write(&down, f64::NAN).unwrap();
-    assert!(matches!(
-        forward(),
-        Err(CandleError::Engine(Error::Value { .. }))
-    ));
+    assert!(matches!(forward(), Err(CandleError::Engine(Error::Value { .. }))));
     // The layer is within reach, to cull the seed, say.
     assert_eq!(module.layer().state(0).unwrap(), State::FineTuning);
     module.reload_vars().unwrap();
@@ -669,10 +497,7 @@ fn bad_values_in_variables_are_named_and_can_be_taken_back() {
 
     let kept = find("seed2.weight");
     write(&kept, 3.0).unwrap();
-    let frozen = CandleError::Engine(Error::Frozen {
-        seed: 2,
-        state: State::Fossilized,
-    });
+    let frozen = CandleError::Engine(Error::Frozen { seed: 2, state: State::Fossilized });
     assert_eq!(forward().unwrap_err().to_string(), frozen.to_string());
     module.reload_vars().unwrap();
     assert_eq!(flat(&forward().unwrap()), good);
@@ -687,10 +512,7 @@ fn bad_values_in_variables_are_named_and_can_be_taken_back() {
     assert!(matches!(forward(), Err(CandleError::Conflict { seed: 0 })));
     module.reload_vars().unwrap();
     forward().unwrap();
-    assert!(
-        flat(&down).iter().all(|&value| value == 0.25),
-        "the layer's are kept"
-    );
+    assert!(flat(&down).iter().all(|&value| value == 0.25), "the layer's are kept");
 }
 
 #[test]
@@ -698,9 +520,7 @@ fn clones_share_the_layer() {
     let module = KasminaLayer::new(layer());
     let probing = module.with_options(ForwardOptions::new().probe(0, 0.0).without_telemetry());
     let x = tensor(2, 0.4);
-    let direct = module
-        .forward_with(&x, &ForwardOptions::new().probe(0, 0.0))
-        .unwrap();
+    let direct = module.forward_with(&x, &ForwardOptions::new().probe(0, 0.0)).unwrap();
     assert_eq!(flat(&probing.forward(&x).unwrap()), flat(&direct));
     probing.layer().advance_step();
     assert_eq!(module.layer().lifecycle().step(), 1);

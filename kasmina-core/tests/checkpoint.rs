@@ -23,20 +23,10 @@ fn builder(mode: TelemetryMode) -> kasmina_core::LayerBuilder {
         .name("encoder")
         .rng_seed(5)
         .telemetry_mode(mode)
-        .lifecycle(LifecycleConfig {
-            stabilization_steps: 1,
-            ..LifecycleConfig::default()
-        });
-    let seed = |state, blueprint, alpha| InitialSeed {
-        state,
-        blueprint,
-        alpha,
-        ..InitialSeed::default()
-    };
-    let bottleneck = Blueprint::Bottleneck {
-        width: 3,
-        activation: Activation::Silu,
-    };
+        .lifecycle(LifecycleConfig { stabilization_steps: 1, ..LifecycleConfig::default() });
+    let seed =
+        |state, blueprint, alpha| InitialSeed { state, blueprint, alpha, ..InitialSeed::default() };
+    let bottleneck = Blueprint::Bottleneck { width: 3, activation: Activation::Silu };
     builder = builder
         .seed(0, seed(State::Grafting, Some(bottleneck.clone()), 0.3))
         .seed(
@@ -54,14 +44,7 @@ fn builder(mode: TelemetryMode) -> kasmina_core::LayerBuilder {
                 ..seed(State::Grafting, Some(Blueprint::Residual), 0.5)
             },
         )
-        .seed(
-            5,
-            seed(
-                State::Fossilized,
-                Some(Blueprint::ConvFilter { taps: 2 }),
-                1.0,
-            ),
-        );
+        .seed(5, seed(State::Fossilized, Some(Blueprint::ConvFilter { taps: 2 }), 1.0));
     builder
 }
 
@@ -79,29 +62,16 @@ fn train(layer: &mut Layer, step: usize) -> Vec<f32> {
     let (mut y, mut grad_x) = (vec![0.0; x.len()], vec![0.0; x.len()]);
     let options = ForwardOptions::new();
     let mat = |m| MatRef::contiguous(m, HIDDEN).unwrap();
+    layer.forward(mat(&x), MatMut::contiguous(&mut y, HIDDEN).unwrap(), &options).unwrap();
     layer
-        .forward(
-            mat(&x),
-            MatMut::contiguous(&mut y, HIDDEN).unwrap(),
-            &options,
-        )
-        .unwrap();
-    layer
-        .backward(
-            mat(&x),
-            mat(&g),
-            MatMut::contiguous(&mut grad_x, HIDDEN).unwrap(),
-            &options,
-        )
+        .backward(mat(&x), mat(&g), MatMut::contiguous(&mut grad_x, HIDDEN).unwrap(), &options)
         .unwrap();
     if !step.is_multiple_of(3) {
         // Every third step gathers gradients without using them.
         let _ = layer.optimizer_step(&AdamW::new(0.02));
     }
     if layer.lifecycle().grown(0).is_some() {
-        layer
-            .record(0, SeedSignals::loss(1.0 / (step + 1) as f64))
-            .unwrap();
+        layer.record(0, SeedSignals::loss(1.0 / (step + 1) as f64)).unwrap();
     }
     layer.advance_step();
     y.extend(grad_x);
@@ -112,9 +82,7 @@ fn mid_graft(mode: TelemetryMode) -> Layer {
     let mut layer = builder(mode).build().unwrap();
     (0..4).for_each(|step| drop(train(&mut layer, step)));
     let dense = layer.registry().find("dense").unwrap();
-    layer
-        .command(2, Command::Germinate(Germination::new(dense)), "it is sick")
-        .unwrap();
+    layer.command(2, Command::Germinate(Germination::new(dense)), "it is sick").unwrap();
     drop(layer.end_epoch());
     (4..7).for_each(|step| drop(train(&mut layer, step)));
     layer.command(2, Command::Promote, "it is ready").unwrap();
@@ -136,10 +104,7 @@ fn a_layer_goes_on_bit_for_bit_from_the_middle_of_a_graft() {
         assert_eq!(loaded.name(), "encoder");
         for step in 7..30 {
             let bits = |y: Vec<f32>| y.into_iter().map(f32::to_bits).collect::<Vec<_>>();
-            assert_eq!(
-                bits(train(&mut layer, step)),
-                bits(train(&mut loaded, step))
-            );
+            assert_eq!(bits(train(&mut layer, step)), bits(train(&mut loaded, step)));
             if step % 10 == 0 {
                 let (a, b) = (layer.end_epoch(), loaded.end_epoch());
                 assert_eq!(a.outcome.transitions, b.outcome.transitions);
@@ -149,32 +114,19 @@ fn a_layer_goes_on_bit_for_bit_from_the_middle_of_a_graft() {
             }
         }
         let bytes = |layer: &Layer| layer.layer_state().to_bytes().unwrap();
-        assert!(
-            bytes(&layer) == bytes(&loaded),
-            "the files agree to the last bit"
-        );
-        assert_eq!(
-            layer.state(2).unwrap(),
-            State::Training,
-            "the waiting command came along"
-        );
+        assert!(bytes(&layer) == bytes(&loaded), "the files agree to the last bit");
+        assert_eq!(layer.state(2).unwrap(), State::Training, "the waiting command came along");
     }
 }
 
 #[test]
 fn saving_what_was_loaded_gives_the_same_file() {
-    for mode in [
-        TelemetryMode::Debug,
-        TelemetryMode::sampling(3, 0.3).unwrap(),
-    ] {
+    for mode in [TelemetryMode::Debug, TelemetryMode::sampling(3, 0.3).unwrap()] {
         let mut layer = mid_graft(mode);
         layer.roll_back("waits too").unwrap();
         let bytes = layer.layer_state().to_bytes().unwrap();
         assert!(bytes == reload(&bytes).unwrap().to_bytes().unwrap());
-        assert_eq!(
-            reload(&bytes).unwrap().lifecycle.waiting_roll_back(),
-            Some("waits too")
-        );
+        assert_eq!(reload(&bytes).unwrap().lifecycle.waiting_roll_back(), Some("waits too"));
     }
 }
 
@@ -223,10 +175,7 @@ fn every_truncation_is_an_error() {
     }
     let mut longer = bytes.clone();
     longer.push(0);
-    assert!(
-        reload_small(&longer).is_err(),
-        "a byte more than the header says"
-    );
+    assert!(reload_small(&longer).is_err(), "a byte more than the header says");
 }
 
 #[test]
@@ -238,10 +187,7 @@ fn every_flipped_byte_is_an_error_or_changes_nothing() {
             let mut damaged = bytes.clone();
             damaged[at] ^= mask;
             if let Ok(state) = reload_small(&damaged) {
-                assert!(
-                    state.to_bytes().unwrap() == bytes,
-                    "byte {at} ^ {mask:#x} went unnoticed"
-                );
+                assert!(state.to_bytes().unwrap() == bytes, "byte {at} ^ {mask:#x} went unnoticed");
                 harmless += 1;
             }
         }
@@ -253,10 +199,7 @@ fn every_flipped_byte_is_an_error_or_changes_nothing() {
 /// The parts of a safetensors file: header JSON and data.
 fn split(bytes: &[u8]) -> (serde_json::Value, Vec<u8>) {
     let n = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    (
-        serde_json::from_slice(&bytes[8..8 + n]).unwrap(),
-        bytes[8 + n..].to_vec(),
-    )
+    (serde_json::from_slice(&bytes[8..8 + n]).unwrap(), bytes[8 + n..].to_vec())
 }
 
 fn join(header: &serde_json::Value, data: &[u8]) -> Vec<u8> {
@@ -273,10 +216,7 @@ fn join(header: &serde_json::Value, data: &[u8]) -> Vec<u8> {
 /// The settings' JSON, changed, with the sum that fits it: what a hostile writer would do.
 fn with_settings(bytes: &[u8], change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
     let (mut header, data) = split(bytes);
-    let entry = header["__metadata__"]["kasmina"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let entry = header["__metadata__"]["kasmina"].as_str().unwrap().to_owned();
     let mut parts = entry.splitn(4, ' ');
     let schema = parts.by_ref().nth(1).unwrap();
     let mut settings = serde_json::from_str(parts.nth(1).unwrap()).unwrap();
@@ -294,9 +234,7 @@ fn with_tensor(bytes: &[u8], name: &str, change: impl FnOnce(&mut [u8])) -> Vec<
     let range = offset(0)..offset(1);
     change(&mut data[range.clone()]);
     let sum = crc32fast::hash(&data[range]);
-    with_settings(&join(&header, &data), |settings| {
-        settings["tensors"][name] = sum.into()
-    })
+    with_settings(&join(&header, &data), |settings| settings["tensors"][name] = sum.into())
 }
 
 #[test]
@@ -310,25 +248,12 @@ fn hostile_headers_are_errors() {
     };
     let hostile: Vec<(&str, Vec<u8>)> = vec![
         ("nothing", Vec::new()),
-        (
-            "a header of 2^64 bytes",
-            [u64::MAX.to_le_bytes().as_slice(), b"{}"].concat(),
-        ),
-        (
-            "a header of 100 MB",
-            [100_000_000u64.to_le_bytes().as_slice(), b"{}"].concat(),
-        ),
-        (
-            "no JSON",
-            [2u64.to_le_bytes().as_slice(), b"\xff\xfe"].concat(),
-        ),
+        ("a header of 2^64 bytes", [u64::MAX.to_le_bytes().as_slice(), b"{}"].concat()),
+        ("a header of 100 MB", [100_000_000u64.to_le_bytes().as_slice(), b"{}"].concat()),
+        ("no JSON", [2u64.to_le_bytes().as_slice(), b"\xff\xfe"].concat()),
         ("nested JSON", {
             let json = "[".repeat(100_000);
-            [
-                (json.len() as u64).to_le_bytes().as_slice(),
-                json.as_bytes(),
-            ]
-            .concat()
+            [(json.len() as u64).to_le_bytes().as_slice(), json.as_bytes()].concat()
         }),
         (
             "overlapping tensors",
@@ -351,18 +276,9 @@ fn hostile_headers_are_errors() {
                 h["active.value"]["shape"] = serde_json::json!([u64::MAX, u64::MAX]);
             }),
         ),
-        (
-            "another type",
-            with(|h| h["seed.alpha"]["dtype"] = "I32".into()),
-        ),
-        (
-            "another rank",
-            with(|h| h["seed.state"]["shape"] = serde_json::json!([2, 1])),
-        ),
-        (
-            "a tensor less",
-            with(|h| drop(h.as_object_mut().unwrap().remove("text.bytes"))),
-        ),
+        ("another type", with(|h| h["seed.alpha"]["dtype"] = "I32".into())),
+        ("another rank", with(|h| h["seed.state"]["shape"] = serde_json::json!([2, 1]))),
+        ("a tensor less", with(|h| drop(h.as_object_mut().unwrap().remove("text.bytes")))),
         (
             "a tensor renamed",
             with(|h| {
@@ -378,26 +294,11 @@ fn hostile_headers_are_errors() {
                     serde_json::json!({"dtype": "U8", "shape": [0], "data_offsets": [end, end]});
             }),
         ),
-        (
-            "no metadata",
-            with(|h| drop(h.as_object_mut().unwrap().remove("__metadata__"))),
-        ),
-        (
-            "other metadata",
-            with(|h| h["__metadata__"] = serde_json::json!({"format": "pt"})),
-        ),
-        (
-            "other text",
-            with(|h| h["__metadata__"]["kasmina"] = "model 2 00000000 {}".into()),
-        ),
-        (
-            "no schema",
-            with(|h| h["__metadata__"]["kasmina"] = "layer x 00000000 {}".into()),
-        ),
-        (
-            "an empty entry",
-            with(|h| h["__metadata__"]["kasmina"] = "layer 2".into()),
-        ),
+        ("no metadata", with(|h| drop(h.as_object_mut().unwrap().remove("__metadata__")))),
+        ("other metadata", with(|h| h["__metadata__"] = serde_json::json!({"format": "pt"}))),
+        ("other text", with(|h| h["__metadata__"]["kasmina"] = "model 2 00000000 {}".into())),
+        ("no schema", with(|h| h["__metadata__"]["kasmina"] = "layer x 00000000 {}".into())),
+        ("an empty entry", with(|h| h["__metadata__"]["kasmina"] = "layer 2".into())),
     ];
     for (what, bytes) in hostile {
         assert!(reload_small(&bytes).is_err(), "{what} was taken");
@@ -409,29 +310,11 @@ fn newer_schemas_are_named() {
     let (mut header, data) = split(&small());
     header["__metadata__"]["kasmina"] = "layer 3 00000000 something new".into();
     let error = reload_small(&join(&header, &data)).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            CheckpointError::Schema {
-                found: 3,
-                newest: 2
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, CheckpointError::Schema { found: 3, newest: 2 }), "{error}");
     header["__metadata__"] =
         serde_json::json!({"format": "kasmina-layer", "schema": "7", "state": "{}"});
     let error = reload_small(&join(&header, &data)).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            CheckpointError::Schema {
-                found: 7,
-                newest: 2
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, CheckpointError::Schema { found: 7, newest: 2 }), "{error}");
 }
 
 #[test]
@@ -451,28 +334,16 @@ fn hostile_settings_are_errors() {
         }),
         ("chunk over hidden", |s| s["chunk"] = 4.into()),
         ("a negative epoch", |s| s["epoch"] = (-1).into()),
-        ("a field less", |s| {
-            drop(s.as_object_mut().unwrap().remove("step"))
-        }),
+        ("a field less", |s| drop(s.as_object_mut().unwrap().remove("step"))),
         ("a field more", |s| s["more"] = 1.into()),
-        ("alpha's target 0", |s| {
-            s["lifecycle"]["target_alpha"] = 0.0.into()
-        }),
-        ("a history without room", |s| {
-            s["lifecycle"]["history_limit"] = 0.into()
-        }),
-        ("bounds in reverse", |s| {
-            s["stability"]["lower"] = 2e6.into()
-        }),
-        ("an unknown mode", |s| {
-            s["telemetry"]["mode"] = "loud".into()
-        }),
+        ("alpha's target 0", |s| s["lifecycle"]["target_alpha"] = 0.0.into()),
+        ("a history without room", |s| s["lifecycle"]["history_limit"] = 0.into()),
+        ("bounds in reverse", |s| s["stability"]["lower"] = 2e6.into()),
+        ("an unknown mode", |s| s["telemetry"]["mode"] = "loud".into()),
         ("a sampling fraction of 2", |s| {
             s["telemetry"]["mode"] = serde_json::json!({"sampling": {"every": 1, "fraction": 2.0}});
         }),
-        ("debug mode without histograms", |s| {
-            s["telemetry"]["mode"] = "debug".into()
-        }),
+        ("debug mode without histograms", |s| s["telemetry"]["mode"] = "debug".into()),
         ("no blueprints", |s| s["blueprints"] = serde_json::json!([])),
         ("a filter of 99 taps", |s| {
             s["blueprints"][0]["template"] = serde_json::json!({"conv_filter": {"taps": 99}});
@@ -507,74 +378,32 @@ fn contradictions_between_columns_are_errors() {
                 b[..4].copy_from_slice(&f32s(f32::NAN));
             }),
         ),
-        (
-            "an unknown objective",
-            with_tensor(&bytes, "active.objective", |b| b[0] = 9),
-        ),
-        (
-            "unknown bits",
-            with_tensor(&bytes, "active.present", |b| b[1] = 0xff),
-        ),
-        (
-            "moments that are not there",
-            with_tensor(&bytes, "active.present", |b| b[0] |= 4),
-        ),
-        (
-            "another seed",
-            with_tensor(&bytes, "active.seed", |b| b[0] = 1),
-        ),
+        ("an unknown objective", with_tensor(&bytes, "active.objective", |b| b[0] = 9)),
+        ("unknown bits", with_tensor(&bytes, "active.present", |b| b[1] = 0xff)),
+        ("moments that are not there", with_tensor(&bytes, "active.present", |b| b[0] |= 4)),
+        ("another seed", with_tensor(&bytes, "active.seed", |b| b[0] = 1)),
         (
             "a share of 2",
             with_tensor(&bytes, "active.graft_share", |b| {
                 b[..8].copy_from_slice(&2f64.to_le_bytes());
             }),
         ),
-        (
-            "a step in the future",
-            with_tensor(&bytes, "active.entered_step", |b| b[0] = 9),
-        ),
-        (
-            "a command that is none",
-            with_tensor(&bytes, "waiting.command", |b| b[0] = 10),
-        ),
-        (
-            "an illegal command",
-            with_tensor(&bytes, "waiting.command", |b| b[0] = 6),
-        ),
-        (
-            "a text that is none",
-            with_tensor(&bytes, "waiting.why", |b| b[0] = 7),
-        ),
-        (
-            "a text that is no text",
-            with_tensor(&bytes, "text.bytes", |b| b[0] = 0xff),
-        ),
-        (
-            "texts in reverse",
-            with_tensor(&bytes, "text.offset", |b| b[0] = 1),
-        ),
-        (
-            "more dead than there are",
-            with_tensor(&bytes, "chunk.dead", |b| b[0] = 200),
-        ),
-        (
-            "a count that would overflow",
-            with_tensor(&bytes, "chunk.nonfinite", |b| b[7] = 0xff),
-        ),
+        ("a step in the future", with_tensor(&bytes, "active.entered_step", |b| b[0] = 9)),
+        ("a command that is none", with_tensor(&bytes, "waiting.command", |b| b[0] = 10)),
+        ("an illegal command", with_tensor(&bytes, "waiting.command", |b| b[0] = 6)),
+        ("a text that is none", with_tensor(&bytes, "waiting.why", |b| b[0] = 7)),
+        ("a text that is no text", with_tensor(&bytes, "text.bytes", |b| b[0] = 0xff)),
+        ("texts in reverse", with_tensor(&bytes, "text.offset", |b| b[0] = 1)),
+        ("more dead than there are", with_tensor(&bytes, "chunk.dead", |b| b[0] = 200)),
+        ("a count that would overflow", with_tensor(&bytes, "chunk.nonfinite", |b| b[7] = 0xff)),
         (
             "a minimum over the maximum",
             with_tensor(&bytes, "chunk.min", |b| {
                 b[..4].copy_from_slice(&f32s(9.0));
             }),
         ),
-        (
-            "a negative m2",
-            with_tensor(&bytes, "chunk.m2", |b| b[7] |= 0x80),
-        ),
-        (
-            "a row changed without its sum",
-            with_tensor(&bytes, "seed.alpha", |b| b[0] ^= 1),
-        ),
+        ("a negative m2", with_tensor(&bytes, "chunk.m2", |b| b[7] |= 0x80)),
+        ("a row changed without its sum", with_tensor(&bytes, "seed.alpha", |b| b[0] ^= 1)),
     ];
     for (what, bytes) in hostile {
         assert!(reload_small(&bytes).is_err(), "{what} was taken");
@@ -584,51 +413,14 @@ fn contradictions_between_columns_are_errors() {
     let state = reload_small(&bytes).unwrap();
     let row = state.lifecycle.table().get(0).unwrap();
     let rows = [
-        (
-            "a NaN alpha",
-            SeedRow {
-                alpha: f32::NAN,
-                ..row
-            },
-        ),
+        ("a NaN alpha", SeedRow { alpha: f32::NAN, ..row }),
         ("alpha over 1", SeedRow { alpha: 1.5, ..row }),
-        (
-            "alpha off path",
-            SeedRow {
-                state: State::Training,
-                ..row
-            },
-        ),
-        (
-            "parameters in a dormant seed",
-            SeedRow {
-                state: State::Dormant,
-                alpha: 0.0,
-                ..row
-            },
-        ),
-        (
-            "an unknown blueprint",
-            SeedRow {
-                blueprint: 7,
-                ..row
-            },
-        ),
+        ("alpha off path", SeedRow { state: State::Training, ..row }),
+        ("parameters in a dormant seed", SeedRow { state: State::Dormant, alpha: 0.0, ..row }),
+        ("an unknown blueprint", SeedRow { blueprint: 7, ..row }),
         ("an unknown strategy", SeedRow { strategy: 7, ..row }),
-        (
-            "the future",
-            SeedRow {
-                entered_epoch: 5,
-                ..row
-            },
-        ),
-        (
-            "an embargo on path",
-            SeedRow {
-                embargo_until: 1,
-                ..row
-            },
-        ),
+        ("the future", SeedRow { entered_epoch: 5, ..row }),
+        ("an embargo on path", SeedRow { embargo_until: 1, ..row }),
     ];
     for (what, row) in rows {
         let mut forged = bytes.clone();
@@ -644,10 +436,7 @@ fn contradictions_between_columns_are_errors() {
         column("seed.crc32", &row.crc32(0).to_le_bytes());
         let error = reload_small(&forged).expect_err(what);
         assert!(
-            !matches!(
-                error,
-                CheckpointError::Crc { .. } | CheckpointError::Integrity { .. }
-            ),
+            !matches!(error, CheckpointError::Crc { .. } | CheckpointError::Integrity { .. }),
             "{what}: {error}"
         );
     }
@@ -701,30 +490,18 @@ impl GraftStrategy for Late {
 fn user_defined_things_are_found_by_name_and_missed_by_name() {
     let mut registry = Registry::builtin();
     let own = registry.register_user(Arc::new(Own("own"))).unwrap();
-    let mut layer = Layer::builder(SeedLayout::new(4, 2).unwrap())
-        .registry(registry.clone())
-        .build()
-        .unwrap();
+    let mut layer =
+        Layer::builder(SeedLayout::new(4, 2).unwrap()).registry(registry.clone()).build().unwrap();
     let germination = Germination::new(own).strategy(Graft::Custom(Arc::new(Late)));
-    layer
-        .command(0, Command::Germinate(germination.clone()), "")
-        .unwrap();
+    layer.command(0, Command::Germinate(germination.clone()), "").unwrap();
     drop(layer.end_epoch());
-    layer
-        .command(1, Command::Germinate(germination), "")
-        .unwrap();
+    layer.command(1, Command::Germinate(germination), "").unwrap();
     let bytes = layer.layer_state().to_bytes().unwrap();
 
     let strategies: [Arc<dyn GraftStrategy>; 1] = [Arc::new(Late)];
     let late = &strategies;
     let load = |registry: &Registry, strategies| {
-        LayerState::from_bytes_with(
-            &bytes,
-            Extensions {
-                registry,
-                strategies,
-            },
-        )
+        LayerState::from_bytes_with(&bytes, Extensions { registry, strategies })
     };
     let state = load(&registry, late).unwrap();
     assert!(state.to_bytes().unwrap() == bytes);
@@ -738,14 +515,9 @@ fn user_defined_things_are_found_by_name_and_missed_by_name() {
     other.register("own", Blueprint::Residual).unwrap();
     assert_eq!(missing(load(&other, late)), "blueprint own");
     let mut other = Registry::empty();
-    other
-        .register("residual", Blueprint::AttentionHead)
-        .unwrap();
+    other.register("residual", Blueprint::AttentionHead).unwrap();
     other.register_user(Arc::new(Own("own"))).unwrap();
-    assert!(matches!(
-        load(&other, late),
-        Err(CheckpointError::BlueprintMismatch { .. })
-    ));
+    assert!(matches!(load(&other, late), Err(CheckpointError::BlueprintMismatch { .. })));
 }
 
 #[test]
@@ -753,13 +525,9 @@ fn ids_of_the_loading_registry_stay_what_they_are() {
     let mut registry = Registry::empty();
     registry.register("a", Blueprint::Residual).unwrap();
     let b = registry.register("b", Blueprint::AttentionHead).unwrap();
-    let mut layer = Layer::builder(SeedLayout::new(4, 2).unwrap())
-        .registry(registry)
-        .build()
-        .unwrap();
-    layer
-        .command(1, Command::Germinate(Germination::new(b)), "")
-        .unwrap();
+    let mut layer =
+        Layer::builder(SeedLayout::new(4, 2).unwrap()).registry(registry).build().unwrap();
+    layer.command(1, Command::Germinate(Germination::new(b)), "").unwrap();
     drop(layer.end_epoch());
     let bytes = layer.layer_state().to_bytes().unwrap();
 
@@ -768,15 +536,9 @@ fn ids_of_the_loading_registry_stay_what_they_are() {
     let state = LayerState::from_bytes(&bytes, &other).unwrap();
     assert_eq!(state.lifecycle.grown(1).unwrap().blueprint(), b);
     assert_eq!(state.lifecycle.table().blueprints()[1], b.index());
-    assert_eq!(
-        state.lifecycle.history().iter().next().unwrap().blueprint,
-        Some(b)
-    );
+    assert_eq!(state.lifecycle.history().iter().next().unwrap().blueprint, Some(b));
     assert_eq!(state.lifecycle.verify(), Ok(()));
-    assert!(
-        state.lifecycle.registry().find("a").is_ok(),
-        "and the file's others are added"
-    );
+    assert!(state.lifecycle.registry().find("a").is_ok(), "and the file's others are added");
 }
 
 #[test]
@@ -792,26 +554,13 @@ fn a_roll_back_is_undone_by_restoring_and_history_tells_both() {
     let before = lifecycle.history().len();
     lifecycle.take_dirty();
 
-    let saved = LayerState::from_bytes(&bytes, lifecycle.registry())
-        .unwrap()
-        .lifecycle;
+    let saved = LayerState::from_bytes(&bytes, lifecycle.registry()).unwrap().lifecycle;
     let other = SeedLayout::new(HIDDEN, CHUNK + 1).unwrap();
-    let mut other = Layer::builder(other)
-        .build()
-        .unwrap()
-        .layer_state()
-        .lifecycle
-        .clone();
+    let mut other = Layer::builder(other).build().unwrap().layer_state().lifecycle.clone();
     assert!(other.restore(saved.clone(), "").is_err(), "another layout");
     lifecycle.command(3, Command::Reset, "").unwrap_err();
-    let outcome = lifecycle
-        .restore(saved, "back to the last good epoch")
-        .unwrap();
-    let restored: Vec<_> = outcome
-        .transitions
-        .iter()
-        .map(|t| (t.seed, t.from, t.to))
-        .collect();
+    let outcome = lifecycle.restore(saved, "back to the last good epoch").unwrap();
+    let restored: Vec<_> = outcome.transitions.iter().map(|t| (t.seed, t.from, t.to)).collect();
     assert_eq!(
         restored,
         [
@@ -822,20 +571,11 @@ fn a_roll_back_is_undone_by_restoring_and_history_tells_both() {
         ]
     );
     assert_eq!(lifecycle.history().len(), before + 4);
-    assert!(
-        lifecycle
-            .history()
-            .iter()
-            .skip(before)
-            .all(|t| t.cause == Cause::Restore)
-    );
+    assert!(lifecycle.history().iter().skip(before).all(|t| t.cause == Cause::Restore));
     assert_eq!(lifecycle.grown(0).unwrap().parameters(), parameters);
     assert_eq!(lifecycle.verify(), Ok(()));
     let dirty = lifecycle.take_dirty();
-    assert!(
-        [0, 1, 2, 4].iter().all(|seed| dirty.contains(seed)),
-        "what changed is lowered anew"
-    );
+    assert!([0, 1, 2, 4].iter().all(|seed| dirty.contains(seed)), "what changed is lowered anew");
     lifecycle.advance_step();
     assert!(lifecycle.alpha(0).unwrap() > 0.0, "and grafts on");
 }
@@ -844,9 +584,7 @@ fn a_roll_back_is_undone_by_restoring_and_history_tells_both() {
 fn saving_replaces_and_loading_a_missing_file_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("layer.safetensors");
-    let error = Layer::load(&path, &Registry::builtin())
-        .unwrap_err()
-        .to_string();
+    let error = Layer::load(&path, &Registry::builtin()).unwrap_err().to_string();
     assert!(error.contains("layer.safetensors"), "{error}");
     let mut layer = builder(TelemetryMode::Production).build().unwrap();
     layer.save(&path).unwrap();
@@ -854,11 +592,7 @@ fn saving_replaces_and_loading_a_missing_file_names_it() {
     drop(train(&mut layer, 0));
     checkpoint::save(layer.layer_state(), &path).unwrap();
     assert_ne!(std::fs::read(&path).unwrap(), first);
-    assert_eq!(
-        std::fs::read_dir(folder.path()).unwrap().count(),
-        1,
-        "no temporary file is left"
-    );
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
 }
 
 /// A walk of commands, most of them legal.
@@ -866,9 +600,7 @@ fn walk(layer: &mut Layer, acts: &[(usize, u8)]) {
     for &(seed, act) in acts {
         let seed = seed % 6;
         let dense = layer.registry().find("dense").unwrap();
-        let strategy = Graft::FixedRamp {
-            steps: u32::from(act) + 1,
-        };
+        let strategy = Graft::FixedRamp { steps: u32::from(act) + 1 };
         let command = match act % 12 {
             0 => Command::Germinate(Germination::new(dense).strategy(strategy)),
             1 => Command::Promote,
@@ -915,4 +647,43 @@ proptest! {
             prop_assert_eq!(state.lifecycle.readiness(seed).unwrap(), layer.readiness(seed).unwrap());
         }
     }
+}
+
+/// A rolled-back layer comes back by `Layer::restore`, and computes again what it computed when it was saved.
+#[test]
+fn restoring_a_file_undoes_a_roll_back() {
+    use kasmina_core::{
+        Blueprint, ForwardOptions, InitialSeed, MatMut, MatRef, Registry, SeedLayout, State,
+    };
+    let grafting = InitialSeed {
+        state: State::Grafting,
+        alpha: 0.5,
+        blueprint: Some(Blueprint::Residual),
+        parameters: Some(vec![vec![1.0; 4], vec![2.0]]),
+        ..InitialSeed::default()
+    };
+    let layout = SeedLayout::new(8, 4).expect("legal");
+    let mut layer = kasmina_core::Layer::builder(layout).seed(1, grafting).build().expect("legal");
+    let y = |layer: &mut kasmina_core::Layer| {
+        let mut y = [0.0f32; 8];
+        let (x, out) = (MatRef::contiguous(&[1.0f32; 8], 8), MatMut::contiguous(&mut y, 8));
+        let options = ForwardOptions::new();
+        layer.forward(x.expect("a view"), out.expect("a view"), &options).expect("forward");
+        y
+    };
+    let blended = [1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0];
+    assert_eq!(y(&mut layer), blended);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("layer.safetensors");
+    layer.save(&path).expect("saved");
+
+    layer.roll_back("the loss exploded").expect("a seed to roll back");
+    layer.end_epoch();
+    assert_eq!(layer.state(1).expect("a seed"), State::RolledBack);
+    assert_eq!(y(&mut layer), [1.0; 8]);
+    layer.restore(&path, &Registry::builtin(), "back to the last good epoch").expect("restored");
+    assert_eq!(layer.state(1).expect("a seed"), State::Grafting);
+    assert_eq!(y(&mut layer), blended);
+    let states: Vec<_> = layer.lifecycle().history().of(1).map(|entry| entry.to).collect();
+    assert_eq!(states, [State::RolledBack, State::Grafting]);
 }

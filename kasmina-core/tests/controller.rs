@@ -36,19 +36,13 @@ fn stats(mean: f64, sigma: f64, noise: f64) -> ChunkStats {
 }
 
 fn report(epoch: u64, chunk: Vec<ChunkStats>) -> TelemetryReport {
-    TelemetryReport {
-        epoch,
-        chunk,
-        ..TelemetryReport::default()
-    }
+    TelemetryReport { epoch, chunk, ..TelemetryReport::default() }
 }
 
 /// All chunks as usual in `epoch`; every chunk has its own level.
 fn usual(epoch: u64) -> Vec<ChunkStats> {
     let noise = |seed: usize| ((epoch as usize * 7 + seed * 3) as f64).sin();
-    (0..SEEDS)
-        .map(|seed| stats(seed as f64, 1.0 + seed as f64, noise(seed)))
-        .collect()
+    (0..SEEDS).map(|seed| stats(seed as f64, 1.0 + seed as f64, noise(seed))).collect()
 }
 
 fn trained() -> HeuristicController {
@@ -56,10 +50,7 @@ fn trained() -> HeuristicController {
     let lifecycle = lifecycle();
     for epoch in 0..3 {
         assert!(!controller.has_baseline());
-        assert_eq!(
-            controller.decide(&lifecycle, &report(epoch, usual(epoch))),
-            []
-        );
+        assert_eq!(controller.decide(&lifecycle, &report(epoch, usual(epoch))), []);
     }
     assert!(controller.has_baseline());
     controller
@@ -67,11 +58,7 @@ fn trained() -> HeuristicController {
 
 fn germinated(decisions: &[Decision]) -> Vec<usize> {
     let germinates = |d: &&Decision| matches!(d.command, Command::Germinate(_));
-    decisions
-        .iter()
-        .filter(germinates)
-        .map(|d| d.seed)
-        .collect()
+    decisions.iter().filter(germinates).map(|d| d.seed).collect()
 }
 
 fn give(lifecycle: &mut Lifecycle, decisions: Vec<Decision>) {
@@ -86,10 +73,7 @@ fn give(lifecycle: &mut Lifecycle, decisions: Vec<Decision>) {
 fn usual_epochs_decide_nothing() {
     let (mut controller, lifecycle) = (trained(), lifecycle());
     for epoch in 3..60 {
-        assert_eq!(
-            controller.decide(&lifecycle, &report(epoch, usual(epoch))),
-            []
-        );
+        assert_eq!(controller.decide(&lifecycle, &report(epoch, usual(epoch))), []);
     }
 }
 
@@ -143,10 +127,7 @@ fn chunks_that_were_not_measured_are_left_alone() {
     for epoch in 3..9 {
         let empty = vec![ChunkStats::EMPTY; SEEDS];
         assert_eq!(controller.decide(&lifecycle, &report(epoch, empty)), []);
-        assert_eq!(
-            controller.decide(&lifecycle, &report(epoch, Vec::new())),
-            []
-        );
+        assert_eq!(controller.decide(&lifecycle, &report(epoch, Vec::new())), []);
     }
 }
 
@@ -159,9 +140,7 @@ fn epoch(
     let state = lifecycle.state(5).unwrap();
     for n in 0..60 {
         if lifecycle.grown(5).is_some() {
-            lifecycle
-                .record(5, SeedSignals::loss(2.0 / f64::from(n + 1)))
-                .unwrap();
+            lifecycle.record(5, SeedSignals::loss(2.0 / f64::from(n + 1))).unwrap();
             lifecycle.record(5, signals(state)).unwrap();
         }
         lifecycle.advance_step();
@@ -177,9 +156,7 @@ fn epoch(
 fn a_useful_seed_is_walked_to_fossilized_and_then_left_alone() {
     let (mut controller, mut lifecycle) = (trained(), lifecycle());
     for _ in 0..20 {
-        epoch(&mut controller, &mut lifecycle, |_| {
-            SeedSignals::evaluation(0.3, 0.6)
-        });
+        epoch(&mut controller, &mut lifecycle, |_| SeedSignals::evaluation(0.3, 0.6));
     }
     let path: Vec<_> = lifecycle.history().iter().map(|t| (t.seed, t.to)).collect();
     assert_eq!(
@@ -209,15 +186,8 @@ fn a_harmful_seed_is_culled_tried_again_after_its_embargo_and_given_up() {
         });
     }
     let to = |state| lifecycle.history().iter().filter(|t| t.to == state).count();
-    assert_eq!(
-        (to(State::Germinated), to(State::Culled), to(State::Dormant)),
-        (3, 3, 2)
-    );
-    assert_eq!(
-        lifecycle.state(5).unwrap(),
-        State::Culled,
-        "three attempts, then it stays"
-    );
+    assert_eq!((to(State::Germinated), to(State::Culled), to(State::Dormant)), (3, 3, 2));
+    assert_eq!(lifecycle.state(5).unwrap(), State::Culled, "three attempts, then it stays");
     let grown: Vec<_> = lifecycle
         .history()
         .iter()
@@ -230,12 +200,7 @@ fn a_harmful_seed_is_culled_tried_again_after_its_embargo_and_given_up() {
         let entries = lifecycle.history().iter().filter(move |t| t.to == state);
         entries.map(|t| t.epoch).collect::<Vec<_>>()
     };
-    assert!(
-        epochs(State::Culled)
-            .iter()
-            .zip(epochs(State::Dormant))
-            .all(|(c, d)| d == c + 6)
-    );
+    assert!(epochs(State::Culled).iter().zip(epochs(State::Dormant)).all(|(c, d)| d == c + 6));
 }
 
 #[test]
@@ -249,11 +214,7 @@ fn no_more_than_the_allowed_number_grow_at_once() {
         let baseline = trained().baseline().clone();
         let mut controller = HeuristicController::with_baseline(config, baseline).unwrap();
         let mut lifecycle = lifecycle();
-        let sick = || {
-            (0..SEEDS)
-                .map(|s| stats(s as f64 + 50.0, 1.0, 0.0))
-                .collect()
-        };
+        let sick = || (0..SEEDS).map(|s| stats(s as f64 + 50.0, 1.0, 0.0)).collect();
         let decisions = controller.decide(&lifecycle, &report(3, sick()));
         assert_eq!(germinated(&decisions).len(), max_growing);
         give(&mut lifecycle, decisions);
@@ -275,30 +236,16 @@ fn severity_chooses_the_strategy_and_affine_only_where_allowed() {
         let mut controller = HeuristicController::with_baseline(config.clone(), baseline).unwrap();
         let mut chunk = usual(3);
         chunk[2] = stats(2.0 + mean, 3.0 * sigma, 0.0);
-        match controller
-            .decide(&lifecycle(), &report(3, chunk))
-            .remove(0)
-            .command
-        {
+        match controller.decide(&lifecycle(), &report(3, chunk)).remove(0).command {
             Command::Germinate(germination) => germination,
             other => panic!("{other}"),
         }
     };
     let slight = choose(1.0, 1.0);
-    assert_eq!(
-        (slight.blueprint, slight.strategy),
-        (affine, Graft::default())
-    );
+    assert_eq!((slight.blueprint, slight.strategy), (affine, Graft::default()));
     let severe = choose(9.0, 1.0);
-    assert_eq!(
-        (severe.blueprint, severe.strategy),
-        (affine, Graft::drift_controlled())
-    );
-    assert_ne!(
-        choose(1.0, 2.0).blueprint,
-        affine,
-        "the spread has changed too"
-    );
+    assert_eq!((severe.blueprint, severe.strategy), (affine, Graft::drift_controlled()));
+    assert_ne!(choose(1.0, 2.0).blueprint, affine, "the spread has changed too");
 }
 
 #[test]
@@ -309,46 +256,21 @@ fn a_baseline_can_be_kept() {
     let thresholds = Thresholds::default();
     let deviation = baseline.deviation(3, &usual(9)[3], &thresholds).unwrap();
     assert!(deviation.score < 1.0);
-    assert!(
-        baseline
-            .deviation(SEEDS, &usual(9)[3], &thresholds)
-            .is_none()
-    );
+    assert!(baseline.deviation(SEEDS, &usual(9)[3], &thresholds).is_none());
 }
 
 #[test]
 fn rules_out_of_range_are_errors() {
     let good = HeuristicConfig::new(&Registry::builtin()).unwrap();
     assert!(HeuristicConfig::new(&Registry::empty()).is_err());
-    let thresholds = |t: Thresholds| HeuristicConfig {
-        thresholds: t,
-        ..good.clone()
-    };
+    let thresholds = |t: Thresholds| HeuristicConfig { thresholds: t, ..good.clone() };
     for bad in [
-        HeuristicConfig {
-            baseline_epochs: 0,
-            ..good.clone()
-        },
-        HeuristicConfig {
-            blueprints: Vec::new(),
-            ..good.clone()
-        },
-        HeuristicConfig {
-            strategy: Graft::FixedRamp { steps: 0 },
-            ..good.clone()
-        },
-        HeuristicConfig {
-            severe: f64::NAN,
-            ..good.clone()
-        },
-        thresholds(Thresholds {
-            mean: 0.0,
-            ..Thresholds::default()
-        }),
-        thresholds(Thresholds {
-            noise: -1.0,
-            ..Thresholds::default()
-        }),
+        HeuristicConfig { baseline_epochs: 0, ..good.clone() },
+        HeuristicConfig { blueprints: Vec::new(), ..good.clone() },
+        HeuristicConfig { strategy: Graft::FixedRamp { steps: 0 }, ..good.clone() },
+        HeuristicConfig { severe: f64::NAN, ..good.clone() },
+        thresholds(Thresholds { mean: 0.0, ..Thresholds::default() }),
+        thresholds(Thresholds { noise: -1.0, ..Thresholds::default() }),
     ] {
         assert!(HeuristicController::new(bad).is_err());
     }

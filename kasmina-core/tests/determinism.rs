@@ -2,11 +2,9 @@
 
 mod common;
 
-use common::{Run, SeedSpec, Spec, bits, run, seed_spec, spec};
+use common::{Run, SeedSpec, Spec, bits, large, run, spec};
 use kasmina_core::lower::Plan;
-use kasmina_core::{
-    AdamW, Blueprint, DType, Element, ForwardOptions, Objective, Stability, StabilityMode, State,
-};
+use kasmina_core::{AdamW, Blueprint, DType, Element, ForwardOptions, Objective, Stability, State};
 use proptest::prelude::*;
 
 fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
@@ -21,9 +19,13 @@ fn all_bits<T: Element>(run: &Run<T>) -> Vec<Vec<u8>> {
             all.extend(tensors.map(|(_, v)| bits(v)));
         }
         all.push(format!("{:?}", run.layer.alpha_gradient(seed).map(f32::to_bits)).into_bytes());
-        all.push(format!("{:?}", run.layer.reconstruction_loss(seed).map(f64::to_bits)).into_bytes());
+        all.push(
+            format!("{:?}", run.layer.reconstruction_loss(seed).map(f64::to_bits)).into_bytes(),
+        );
         let (c, g) = (run.layer.chunk_stats()[seed], run.layer.gradient_stats()[seed]);
-        all.push([c.mean, c.m2, g.mean, g.m2].iter().flat_map(|v| v.to_bits().to_le_bytes()).collect());
+        all.push(
+            [c.mean, c.m2, g.mean, g.m2].iter().flat_map(|v| v.to_bits().to_le_bytes()).collect(),
+        );
     }
     all
 }
@@ -36,33 +38,6 @@ fn compare<T: Element>(spec: &Spec) -> Result<(), TestCaseError> {
         prop_assert!(reference == other, "{threads} threads differ from one");
     }
     Ok(())
-}
-
-/// Shapes that are cut into many tiles and parts, one per way of cutting.
-fn large() -> impl Strategy<Value = Spec> {
-    let shape = prop_oneof![
-        Just((1500usize, 96usize, 16usize)),
-        Just((40, 9000, 9000)),
-        Just((60, 5000, 1)),
-        Just((300, 700, 130))
-    ];
-    let dtype = prop_oneof![Just(DType::F32), Just(DType::Bf16)];
-    (shape, dtype, prop::collection::vec(seed_spec(), 8), any::<u64>()).prop_map(
-        |((rows, hidden, chunk), dtype, templates, values)| {
-            let seeds = (0..hidden.div_ceil(chunk))
-                .map(|i| {
-                    let mut seed = templates[i % templates.len()].clone();
-                    // A dense branch of 9,000 columns is 324 MB of weights.
-                    if chunk > 200 && matches!(seed.blueprint, Blueprint::Dense { .. }) {
-                        seed.blueprint = Blueprint::ConvFilter { taps: 5 };
-                    }
-                    seed
-                })
-                .collect();
-            let stability = Stability::new(StabilityMode::Strict);
-            Spec { rows, hidden, chunk, dtype, stability, seeds, values, wild: false }
-        },
-    )
 }
 
 proptest! {

@@ -49,7 +49,12 @@ fn copies<T: Element>(spec: &Spec) -> Result<(), TestCaseError> {
     layer.backward(view(&x), view(&grad_y), out, &options).expect("backward");
     for seed in untouched(spec) {
         prop_assert_eq!(chunk(spec, &x, seed), chunk(spec, &y, seed), "y of seed {}", seed);
-        prop_assert_eq!(chunk(spec, &grad_y, seed), chunk(spec, &grad_x, seed), "grad_x of seed {}", seed);
+        prop_assert_eq!(
+            chunk(spec, &grad_y, seed),
+            chunk(spec, &grad_x, seed),
+            "grad_x of seed {}",
+            seed
+        );
     }
     Ok(())
 }

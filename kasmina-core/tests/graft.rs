@@ -11,19 +11,12 @@ use kasmina_core::{
 use proptest::prelude::*;
 
 fn lifecycle(strategy: Graft, target_alpha: f32) -> Lifecycle {
-    let config = LifecycleConfig {
-        target_alpha,
-        ..LifecycleConfig::default()
-    };
+    let config = LifecycleConfig { target_alpha, ..LifecycleConfig::default() };
     let layout = SeedLayout::new(8, 4).unwrap();
     let mut lifecycle = Lifecycle::new(layout, Registry::builtin(), config, 3).unwrap();
     let blueprint = Some(Blueprint::Residual);
-    let seed = InitialSeed {
-        state: State::Grafting,
-        blueprint,
-        strategy,
-        ..InitialSeed::default()
-    };
+    let seed =
+        InitialSeed { state: State::Grafting, blueprint, strategy, ..InitialSeed::default() };
     lifecycle.import(1, seed).unwrap();
     lifecycle
 }
@@ -125,17 +118,11 @@ fn unmeasured_signals_hold_the_strategies_that_need_them() {
         (Graft::drift_controlled(), Signal::WeightDrift),
         (Graft::grad_norm_gated(), Signal::GradientNorm),
     ] {
-        assert_eq!(
-            strategy.advance(&BLANK),
-            GraftStep::Hold(Hold::Unmeasured { signal })
-        );
+        assert_eq!(strategy.advance(&BLANK), GraftStep::Hold(Hold::Unmeasured { signal }));
     }
     // A measurement serves the epoch after the one it was taken in, and no longer.
     let mut lifecycle = lifecycle(Graft::grad_norm_gated(), 1.0);
-    let signals = SeedSignals {
-        gradient_norm: Some(0.5),
-        ..SeedSignals::default()
-    };
+    let signals = SeedSignals { gradient_norm: Some(0.5), ..SeedSignals::default() };
     lifecycle.record(1, signals).unwrap();
     for moves in [true, true, false, false] {
         let before = alpha(&lifecycle);
@@ -150,10 +137,7 @@ fn unmeasured_signals_hold_the_strategies_that_need_them() {
 fn gradient_norms_at_the_limits_pass_and_beyond_them_hold() {
     let strategy = Graft::grad_norm_gated();
     let moves = |norm: f64| {
-        let signals = GraftSignals {
-            gradient_norm: Some(norm),
-            ..BLANK
-        };
+        let signals = GraftSignals { gradient_norm: Some(norm), ..BLANK };
         matches!(strategy.advance(&signals), GraftStep::Share(_))
     };
     assert!(moves(0.1) && moves(1.0) && moves(0.5));
@@ -166,25 +150,15 @@ fn weight_drift_is_measured_from_the_epoch_boundary() {
     let mut lifecycle = lifecycle(Graft::drift_controlled(), 1.0);
     let drift = |lifecycle: &Lifecycle| lifecycle.grown(1).unwrap().weight_drift().unwrap();
     assert_eq!(drift(&lifecycle), 0.0);
-    lifecycle
-        .set_parameters(1, &[0.06, 0.0, 0.08, 0.0, 1.0])
-        .unwrap();
+    lifecycle.set_parameters(1, &[0.06, 0.0, 0.08, 0.0, 1.0]).unwrap();
     assert!((drift(&lifecycle) - 0.1).abs() < 1e-7);
     lifecycle.advance_step();
     assert!(alpha(&lifecycle) > 0.0, "0.1 is below 0.12");
-    lifecycle
-        .set_parameters(1, &[0.12, 0.0, 0.16, 0.0, 1.0])
-        .unwrap();
+    lifecycle.set_parameters(1, &[0.12, 0.0, 0.16, 0.0, 1.0]).unwrap();
     let before = alpha(&lifecycle);
     lifecycle.advance_step();
     assert_eq!(alpha(&lifecycle), before, "0.2 is above it");
-    assert!(matches!(
-        lifecycle.hold(1),
-        Some(Hold::Outside {
-            signal: Signal::WeightDrift,
-            ..
-        })
-    ));
+    assert!(matches!(lifecycle.hold(1), Some(Hold::Outside { signal: Signal::WeightDrift, .. })));
     drop(lifecycle.end_epoch());
     assert_eq!(drift(&lifecycle), 0.0);
     lifecycle.advance_step();
@@ -221,34 +195,12 @@ fn numbers_out_of_range_are_errors() {
     let nan = f64::NAN;
     for strategy in [
         Graft::FixedRamp { steps: 0 },
-        Graft::PerformanceLinked {
-            steps: 9,
-            gain: nan,
-            max_speed: 1.0,
-        },
-        Graft::PerformanceLinked {
-            steps: 9,
-            gain: 1.0,
-            max_speed: 0.0,
-        },
-        Graft::DriftControlled {
-            steps: 9,
-            max_drift: -0.1,
-        },
-        Graft::DriftControlled {
-            steps: 0,
-            max_drift: 0.1,
-        },
-        Graft::GradNormGated {
-            steps: 9,
-            low: 2.0,
-            high: 1.0,
-        },
-        Graft::GradNormGated {
-            steps: 9,
-            low: 0.0,
-            high: f64::INFINITY,
-        },
+        Graft::PerformanceLinked { steps: 9, gain: nan, max_speed: 1.0 },
+        Graft::PerformanceLinked { steps: 9, gain: 1.0, max_speed: 0.0 },
+        Graft::DriftControlled { steps: 9, max_drift: -0.1 },
+        Graft::DriftControlled { steps: 0, max_drift: 0.1 },
+        Graft::GradNormGated { steps: 9, low: 2.0, high: 1.0 },
+        Graft::GradNormGated { steps: 9, low: 0.0, high: f64::INFINITY },
     ] {
         assert!(strategy.validate().is_err(), "{strategy:?}");
     }

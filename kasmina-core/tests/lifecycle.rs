@@ -114,9 +114,7 @@ struct Model {
 impl Model {
     fn target(&self, seed: usize, name: &str) -> Option<u8> {
         let s = &self.seeds[seed];
-        let &(.., to) = TABLE
-            .iter()
-            .find(|&&(n, from, _)| n == name && from == s.state)?;
+        let &(.., to) = TABLE.iter().find(|&&(n, from, _)| n == name && from == s.state)?;
         let allowed = match name {
             "stabilize" => s.ramp >= RAMP,
             "evaluate" => s.steps >= SETTLE,
@@ -254,31 +252,15 @@ fn agree(lifecycle: &Lifecycle, model: &Model, counting: &Counting) {
         let row = lifecycle.table().get(seed).unwrap();
         let state = State::try_from(s.state).unwrap();
         assert_eq!(row.state, state);
-        assert_eq!(
-            row.alpha,
-            s.ramp as f32 / RAMP as f32,
-            "alpha of seed {seed} in {state}"
-        );
-        assert_eq!(
-            (row.entered_epoch, row.embargo_until),
-            (s.entered_epoch, s.embargo_until)
-        );
-        assert_eq!(
-            lifecycle.epochs_in_state(seed).unwrap(),
-            model.epoch - s.entered_epoch
-        );
+        assert_eq!(row.alpha, s.ramp as f32 / RAMP as f32, "alpha of seed {seed} in {state}");
+        assert_eq!((row.entered_epoch, row.embargo_until), (s.entered_epoch, s.embargo_until));
+        assert_eq!(lifecycle.epochs_in_state(seed).unwrap(), model.epoch - s.entered_epoch);
         let owns = (1..=7).contains(&s.state);
-        assert_eq!(
-            lifecycle.steps_in_state(seed).unwrap(),
-            if owns { s.steps } else { 0 }
-        );
+        assert_eq!(lifecycle.steps_in_state(seed).unwrap(), if owns { s.steps } else { 0 });
         assert_eq!(lifecycle.grown(seed).is_some(), owns);
         assert_eq!(row.blueprint != u16::MAX, owns);
         assert_eq!(lifecycle.strategy(seed).is_some(), owns);
-        assert_eq!(
-            lifecycle.waiting(seed).map(|command| command.name()),
-            s.waiting
-        );
+        assert_eq!(lifecycle.waiting(seed).map(|command| command.name()), s.waiting);
         if let Some(grown) = lifecycle.grown(seed) {
             assert_eq!(grown.parameters().len(), lifecycle.layout().chunk_len(seed));
             assert_eq!(grown.weight_drift().is_some(), s.state == 3);
@@ -362,23 +344,14 @@ proptest! {
 #[test]
 fn every_pair_of_state_and_command_is_as_in_the_table() {
     for state in State::ALL {
-        let legal = |name: &str| {
-            TABLE
-                .iter()
-                .any(|&(n, from, _)| n == name && from == state.code())
-        };
+        let legal =
+            |name: &str| TABLE.iter().any(|&(n, from, _)| n == name && from == state.code());
         for name in NAMES {
             let mut lifecycle = lifecycle(&Arc::new(Counting::default()));
-            let blueprint = lifecycle
-                .registry()
-                .get(lifecycle.registry().find("counting").unwrap());
+            let blueprint =
+                lifecycle.registry().get(lifecycle.registry().find("counting").unwrap());
             let blueprint = state.owns_parameters().then(|| blueprint.unwrap().clone());
-            let seed = InitialSeed {
-                state,
-                alpha: 1.0,
-                blueprint,
-                ..InitialSeed::default()
-            };
+            let seed = InitialSeed { state, alpha: 1.0, blueprint, ..InitialSeed::default() };
             lifecycle.import(1, seed).unwrap();
             // Enough of everything: embargo over, settled.
             (0..3).for_each(|_| lifecycle.advance_step());
@@ -386,12 +359,7 @@ fn every_pair_of_state_and_command_is_as_in_the_table() {
             let command = build(name, &lifecycle);
             match lifecycle.command(1, command, "") {
                 Ok(()) => assert!(legal(name), "{name} in {state}"),
-                Err(Error::IllegalCommand {
-                    seed: 1,
-                    state: at,
-                    command,
-                    ..
-                }) => {
+                Err(Error::IllegalCommand { seed: 1, state: at, command, .. }) => {
                     assert!(!legal(name), "{name} in {state}");
                     assert_eq!((at, command), (state, name));
                 }
@@ -452,28 +420,17 @@ fn commands_to_seeds_that_a_roll_back_takes_are_reported() {
         lifecycle.command(seed, command, "").unwrap();
     }
     drop(lifecycle.end_epoch());
-    assert!(matches!(
-        lifecycle.roll_back("nothing grows"),
-        Err(Error::NothingToRollBack)
-    ));
+    assert!(matches!(lifecycle.roll_back("nothing grows"), Err(Error::NothingToRollBack)));
     lifecycle.command(0, Command::Promote, "").unwrap();
     drop(lifecycle.end_epoch());
     lifecycle.command(0, Command::Graft, "").unwrap();
     lifecycle.command(1, Command::Promote, "").unwrap();
     lifecycle.roll_back("the loss exploded").unwrap();
     let outcome = lifecycle.end_epoch();
-    let refused: Vec<_> = outcome
-        .refused
-        .iter()
-        .map(|r| (r.seed, r.command.name()))
-        .collect();
+    let refused: Vec<_> = outcome.refused.iter().map(|r| (r.seed, r.command.name())).collect();
     assert_eq!(refused, [(0, "graft")]);
     assert_eq!(lifecycle.state(0).unwrap(), State::RolledBack);
-    assert_eq!(
-        lifecycle.state(1).unwrap(),
-        State::Training,
-        "GERMINATED is not rolled back"
-    );
+    assert_eq!(lifecycle.state(1).unwrap(), State::Training, "GERMINATED is not rolled back");
     assert_eq!(&*outcome.transitions[0].why, "the loss exploded");
     for name in NAMES {
         let command = build(name, &lifecycle);
@@ -530,40 +487,20 @@ fn contradictory_initial_seeds_are_errors_and_leave_no_trace() {
 
 #[test]
 fn parameters_are_written_only_where_they_may_change() {
-    for state in State::ALL
-        .into_iter()
-        .filter(|state| state.owns_parameters())
-    {
+    for state in State::ALL.into_iter().filter(|state| state.owns_parameters()) {
         let mut lifecycle = lifecycle(&Arc::new(Counting::default()));
         let blueprint = Some(kasmina_core::Blueprint::AttentionHead);
-        lifecycle
-            .import(
-                0,
-                InitialSeed {
-                    state,
-                    blueprint,
-                    ..InitialSeed::default()
-                },
-            )
-            .unwrap();
+        lifecycle.import(0, InitialSeed { state, blueprint, ..InitialSeed::default() }).unwrap();
         lifecycle.take_dirty();
         assert!(matches!(
             lifecycle.set_parameters(1, &[]),
             Err(Error::NoParameters { seed: 1, .. })
         ));
         let may = state.trainable() || state == State::Germinated;
-        assert_eq!(
-            lifecycle.set_parameters(0, &[0.5; 4]).is_ok(),
-            may,
-            "{state}"
-        );
+        assert_eq!(lifecycle.set_parameters(0, &[0.5; 4]).is_ok(), may, "{state}");
         assert_eq!(lifecycle.take_dirty().len(), usize::from(may));
         assert!(lifecycle.set_parameters(0, &[0.5; 3]).is_err());
-        assert!(
-            lifecycle
-                .set_parameters(0, &[0.5, f32::NAN, 0.5, 0.5])
-                .is_err()
-        );
+        assert!(lifecycle.set_parameters(0, &[0.5, f32::NAN, 0.5, 0.5]).is_err());
         assert!(lifecycle.take_dirty().is_empty());
         if may {
             assert_eq!(lifecycle.grown(0).unwrap().parameters(), [0.5; 4]);

@@ -13,17 +13,7 @@ fn at(state: State, alpha: f32) -> Lifecycle {
     let config = LifecycleConfig::default();
     let mut lifecycle = Lifecycle::new(layout, Registry::builtin(), config, 1).unwrap();
     let blueprint = state.owns_parameters().then_some(Blueprint::Residual);
-    lifecycle
-        .import(
-            0,
-            InitialSeed {
-                state,
-                alpha,
-                blueprint,
-                ..InitialSeed::default()
-            },
-        )
-        .unwrap();
+    lifecycle.import(0, InitialSeed { state, alpha, blueprint, ..InitialSeed::default() }).unwrap();
     lifecycle
 }
 
@@ -67,37 +57,19 @@ fn training_needs_steps_and_a_loss_that_fell() {
     steps(&mut lifecycle, 49);
     lifecycle.record(0, SeedSignals::loss(1.0)).unwrap();
     lifecycle.record(0, SeedSignals::loss(0.5)).unwrap();
-    assert_eq!(
-        missing(&lifecycle),
-        [Missing::Steps {
-            done: 49,
-            needed: 50
-        }]
-    );
+    assert_eq!(missing(&lifecycle), [Missing::Steps { done: 49, needed: 50 }]);
     steps(&mut lifecycle, 1);
     assert_eq!(ready(&lifecycle), Some(Command::Graft));
     lifecycle.record(0, SeedSignals::loss(0.99)).unwrap();
-    assert!(matches!(
-        missing(&lifecycle)[..],
-        [Missing::LossFall { .. }]
-    ));
+    assert!(matches!(missing(&lifecycle)[..], [Missing::LossFall { .. }]));
     // Stale after one more whole epoch: unmeasured is neither good nor bad.
     lifecycle.record(0, SeedSignals::loss(0.5)).unwrap();
     drop(lifecycle.end_epoch());
     assert_eq!(ready(&lifecycle), Some(Command::Graft));
     drop(lifecycle.end_epoch());
-    assert_eq!(
-        missing(&lifecycle),
-        [Missing::Unmeasured {
-            signal: Signal::Loss
-        }]
-    );
+    assert_eq!(missing(&lifecycle), [Missing::Unmeasured { signal: Signal::Loss }]);
     steps(&mut lifecycle, 5000);
-    assert_eq!(
-        harmful(&lifecycle),
-        None,
-        "patience ends only on a measured loss"
-    );
+    assert_eq!(harmful(&lifecycle), None, "patience ends only on a measured loss");
     lifecycle.record(0, SeedSignals::loss(1.0)).unwrap();
     assert_eq!(harmful(&lifecycle), Some(Command::Cancel));
 }
@@ -106,49 +78,26 @@ fn training_needs_steps_and_a_loss_that_fell() {
 fn grafting_needs_its_target_and_stabilization_its_steps() {
     let mut lifecycle = at(State::Grafting, 0.0);
     steps(&mut lifecycle, 29);
-    assert!(matches!(
-        missing(&lifecycle)[..],
-        [Missing::Alpha { hold: None, .. }]
-    ));
+    assert!(matches!(missing(&lifecycle)[..], [Missing::Alpha { hold: None, .. }]));
     steps(&mut lifecycle, 1);
     assert_eq!(ready(&lifecycle), Some(Command::Stabilize));
     lifecycle.command(0, Command::Stabilize, "").unwrap();
     drop(lifecycle.end_epoch());
     steps(&mut lifecycle, 19);
-    assert_eq!(
-        missing(&lifecycle),
-        [Missing::Steps {
-            done: 19,
-            needed: 20
-        }]
-    );
+    assert_eq!(missing(&lifecycle), [Missing::Steps { done: 19, needed: 20 }]);
     steps(&mut lifecycle, 1);
     assert_eq!(ready(&lifecycle), Some(Command::Evaluate));
-    lifecycle
-        .record(0, SeedSignals::evaluation(1.2, 1.0))
-        .unwrap();
-    assert_eq!(
-        harmful(&lifecycle),
-        Some(Command::Cull),
-        "20 % worse is harm already"
-    );
+    lifecycle.record(0, SeedSignals::evaluation(1.2, 1.0)).unwrap();
+    assert_eq!(harmful(&lifecycle), Some(Command::Cull), "20 % worse is harm already");
 }
 
 #[test]
 fn evaluation_compares_two_measurements_and_takes_neither_for_granted() {
     let mut lifecycle = at(State::Evaluating, 1.0);
     assert_eq!(missing(&lifecycle).len(), 2);
-    let half = SeedSignals {
-        held_back_loss: Some(0.1),
-        ..SeedSignals::default()
-    };
+    let half = SeedSignals { held_back_loss: Some(0.1), ..SeedSignals::default() };
     lifecycle.record(0, half).unwrap();
-    assert_eq!(
-        missing(&lifecycle),
-        [Missing::Unmeasured {
-            signal: Signal::CounterfactualLoss
-        }]
-    );
+    assert_eq!(missing(&lifecycle), [Missing::Unmeasured { signal: Signal::CounterfactualLoss }]);
     for (actual, without, command, harm) in [
         (0.5, 1.0, Some(Command::FineTune), None),
         (1.0, 1.0, Some(Command::FineTune), None),
@@ -157,9 +106,7 @@ fn evaluation_compares_two_measurements_and_takes_neither_for_granted() {
         (f64::INFINITY, f64::INFINITY, None, None),
         (5.0, f64::INFINITY, Some(Command::FineTune), None),
     ] {
-        lifecycle
-            .record(0, SeedSignals::evaluation(actual, without))
-            .unwrap();
+        lifecycle.record(0, SeedSignals::evaluation(actual, without)).unwrap();
         assert_eq!(ready(&lifecycle), command, "{actual} against {without}");
         assert_eq!(harmful(&lifecycle), harm, "{actual} against {without}");
     }
@@ -168,34 +115,22 @@ fn evaluation_compares_two_measurements_and_takes_neither_for_granted() {
 #[test]
 fn fine_tuning_must_not_lose_what_evaluation_accepted() {
     let mut lifecycle = at(State::Evaluating, 1.0);
-    lifecycle
-        .record(0, SeedSignals::evaluation(0.5, 1.0))
-        .unwrap();
+    lifecycle.record(0, SeedSignals::evaluation(0.5, 1.0)).unwrap();
     lifecycle.command(0, Command::FineTune, "").unwrap();
     drop(lifecycle.end_epoch());
     steps(&mut lifecycle, 50);
-    let unmeasured = [Missing::Unmeasured {
-        signal: Signal::HeldBackLoss,
-    }];
+    let unmeasured = [Missing::Unmeasured { signal: Signal::HeldBackLoss }];
     assert_eq!(
         missing(&lifecycle),
         unmeasured,
         "measurements belong to the state they were taken in"
     );
-    let held_back = |loss| SeedSignals {
-        held_back_loss: Some(loss),
-        ..SeedSignals::default()
-    };
+    let held_back = |loss| SeedSignals { held_back_loss: Some(loss), ..SeedSignals::default() };
     lifecycle.record(0, held_back(0.509)).unwrap();
     assert_eq!(ready(&lifecycle), Some(Command::Fossilize));
     lifecycle.record(0, held_back(0.52)).unwrap();
-    assert!(matches!(
-        missing(&lifecycle)[..],
-        [Missing::LossLimit { .. }]
-    ));
-    lifecycle
-        .record(0, SeedSignals::evaluation(1.1, 1.0))
-        .unwrap();
+    assert!(matches!(missing(&lifecycle)[..], [Missing::LossLimit { .. }]));
+    lifecycle.record(0, SeedSignals::evaluation(1.1, 1.0)).unwrap();
     assert_eq!(harmful(&lifecycle), Some(Command::Cull));
 }
 
@@ -207,11 +142,7 @@ fn a_culled_seed_waits_out_its_embargo() {
         assert!(lifecycle.command(0, Command::Reset, "").is_err());
         drop(lifecycle.end_epoch());
     }
-    assert_eq!(
-        ready(&lifecycle),
-        Some(Command::Reset),
-        "after 5 whole epochs"
-    );
+    assert_eq!(ready(&lifecycle), Some(Command::Reset), "after 5 whole epochs");
     lifecycle.command(0, Command::Reset, "").unwrap();
 }
 
@@ -219,27 +150,13 @@ fn a_culled_seed_waits_out_its_embargo() {
 fn a_recorded_loss_that_is_no_number_is_refused() {
     let mut lifecycle = at(State::Training, 0.0);
     assert!(lifecycle.record(0, SeedSignals::loss(f64::NAN)).is_err());
-    assert!(
-        lifecycle
-            .record(0, SeedSignals::loss(f64::NEG_INFINITY))
-            .is_err()
-    );
-    let norm = SeedSignals {
-        gradient_norm: Some(-1.0),
-        ..SeedSignals::default()
-    };
+    assert!(lifecycle.record(0, SeedSignals::loss(f64::NEG_INFINITY)).is_err());
+    let norm = SeedSignals { gradient_norm: Some(-1.0), ..SeedSignals::default() };
     assert!(lifecycle.record(0, norm).is_err());
     assert!(lifecycle.record(1, SeedSignals::default()).is_err());
     assert_eq!(lifecycle.grown(0).unwrap().loss(), None);
-    assert!(
-        at(State::Dormant, 0.0)
-            .record(0, SeedSignals::loss(1.0))
-            .is_err()
-    );
-    assert_eq!(
-        lifecycle.grown(0).unwrap().objective(),
-        Objective::StraightThrough
-    );
+    assert!(at(State::Dormant, 0.0).record(0, SeedSignals::loss(1.0)).is_err());
+    assert_eq!(lifecycle.grown(0).unwrap().objective(), Objective::StraightThrough);
 }
 
 proptest! {

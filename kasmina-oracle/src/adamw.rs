@@ -48,11 +48,7 @@ impl Moments {
     /// Before the first step, for `n` values.
     #[must_use]
     pub fn new(n: usize) -> Self {
-        Self {
-            first: vec![0.0; n],
-            second: vec![0.0; n],
-            steps: 0,
-        }
+        Self { first: vec![0.0; n], second: vec![0.0; n], steps: 0 }
     }
 }
 
@@ -71,11 +67,8 @@ impl AdamW {
         // 1 − βᵗ: the moments start at 0 and are that much too small.
         let correct1 = 1.0 - libm::pow(self.beta1, t);
         let correct2 = 1.0 - libm::pow(self.beta2, t);
-        for (((p, g), m), v) in parameters
-            .iter_mut()
-            .zip(gradients)
-            .zip(&mut moments.first)
-            .zip(&mut moments.second)
+        for (((p, g), m), v) in
+            parameters.iter_mut().zip(gradients).zip(&mut moments.first).zip(&mut moments.second)
         {
             let g = g * shrink;
             *m = self.beta1 * *m + (1.0 - self.beta1) * g;
@@ -93,10 +86,7 @@ mod tests {
     #[test]
     fn the_first_step_goes_by_the_sign() {
         // After one step m̂ = g and v̂ = g², so the direction is g/(|g|+ε), whatever the size of g.
-        let adamw = AdamW {
-            weight_decay: 0.0,
-            ..AdamW::default()
-        };
+        let adamw = AdamW { weight_decay: 0.0, ..AdamW::default() };
         let mut p = [1.0, 1.0, 1.0];
         adamw.step(&mut p, &[1e-3, -50.0, 0.0], &mut Moments::new(3));
         assert!((p[0] - (1.0 - 1e-3 * 1e-3 / (1e-3 + 1e-8))).abs() < 1e-15);
@@ -113,12 +103,8 @@ mod tests {
 
     #[test]
     fn two_steps_by_hand() {
-        let adamw = AdamW {
-            learning_rate: 0.1,
-            weight_decay: 0.0,
-            epsilon: 0.0,
-            ..AdamW::default()
-        };
+        let adamw =
+            AdamW { learning_rate: 0.1, weight_decay: 0.0, epsilon: 0.0, ..AdamW::default() };
         let mut p = [0.0];
         let mut moments = Moments::new(1);
         adamw.step(&mut p, &[1.0], &mut moments);
@@ -130,10 +116,7 @@ mod tests {
 
     #[test]
     fn clipping_shrinks_all_alike_and_only_above_the_limit() {
-        let clipped = AdamW {
-            clip_norm: Some(1.0),
-            ..AdamW::default()
-        };
+        let clipped = AdamW { clip_norm: Some(1.0), ..AdamW::default() };
         let mut moments = Moments::new(2);
         clipped.step(&mut [0.0, 0.0], &[3.0, 4.0], &mut moments);
         assert!((moments.first[0] - 0.1 * 0.6).abs() < 1e-15);

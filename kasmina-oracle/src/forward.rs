@@ -100,18 +100,11 @@ impl OracleLayer {
     ) -> Vec<f64> {
         let xs = self.sanitized_row(x, r, i, bounds);
         let t = transform::apply(&self.seeds[i], &xs);
-        t.iter()
-            .zip(&xs)
-            .map(|(t, x)| blend(alpha, *t, *x))
-            .collect()
+        t.iter().zip(&xs).map(|(t, x)| blend(alpha, *t, *x)).collect()
     }
 }
 
 /// α·T + (1−α)·x. At α = 1 the second term is absent, so that an infinite x does not become NaN.
 fn blend(alpha: f64, t: f64, x: f64) -> f64 {
-    if alpha == 1.0 {
-        t
-    } else {
-        alpha * t + (1.0 - alpha) * x
-    }
+    if alpha == 1.0 { t } else { alpha * t + (1.0 - alpha) * x }
 }

@@ -135,10 +135,7 @@ impl Parameter {
     /// A named tensor.
     #[must_use]
     pub fn new(name: &str, values: Vec<f64>) -> Self {
-        Self {
-            name: name.to_owned(),
-            values,
-        }
+        Self { name: name.to_owned(), values }
     }
 }
 
@@ -151,10 +148,7 @@ pub(crate) fn check(
 ) -> Result<(), OracleError> {
     let names = kind.parameter_names();
     if parameters.len() != names.len()
-        || parameters
-            .iter()
-            .zip(names)
-            .any(|(p, name)| p.name != *name)
+        || parameters.iter().zip(names).any(|(p, name)| p.name != *name)
     {
         return Err(OracleError::Parameters {
             seed,

@@ -32,13 +32,7 @@ pub struct Stability {
 
 impl Default for Stability {
     fn default() -> Self {
-        Self {
-            mode: StabilityMode::Adaptive,
-            epsilon: 1e-8,
-            lower: -1e6,
-            upper: 1e6,
-            sigmas: 6.0,
-        }
+        Self { mode: StabilityMode::Adaptive, epsilon: 1e-8, lower: -1e6, upper: 1e6, sigmas: 6.0 }
     }
 }
 
@@ -83,16 +77,12 @@ impl OracleSeed {
     /// The values of the parameter `name`, or none if the kind has no such parameter.
     #[must_use]
     pub fn param(&self, name: &str) -> Option<&[f64]> {
-        self.params
-            .iter()
-            .find(|p| p.name == name)
-            .map(|p| p.values.as_slice())
+        self.params.iter().find(|p| p.name == name).map(|p| p.values.as_slice())
     }
 
     /// A parameter that [`OracleLayer::validate`] has seen.
     pub(crate) fn known(&self, name: &str) -> &[f64] {
-        self.param(name)
-            .expect("validate checked that the kind's parameters are there")
+        self.param(name).expect("validate checked that the kind's parameters are there")
     }
 
     /// The one value of `scale`.
@@ -131,9 +121,7 @@ impl OracleLayer {
     /// All values of seed `i`'s chunk of a `[rows, hidden]` matrix, row by row.
     #[must_use]
     pub fn chunk_values(&self, matrix: &[f64], i: usize) -> Vec<f64> {
-        (0..self.rows)
-            .flat_map(|r| self.part(matrix, r, i).iter().copied())
-            .collect()
+        (0..self.rows).flat_map(|r| self.part(matrix, r, i).iter().copied()).collect()
     }
 
     /// The α with which seed `i` changes the output in this call, or none where it does not.
@@ -164,15 +152,7 @@ impl OracleLayer {
     /// The first thing found that the formulas are not defined for.
     pub fn validate(&self, probe: &Probe) -> Result<(), OracleError> {
         let size = |field, value: usize, ok: bool, limit: String| {
-            if ok {
-                Ok(())
-            } else {
-                Err(OracleError::Size {
-                    field,
-                    value,
-                    limit,
-                })
-            }
+            if ok { Ok(()) } else { Err(OracleError::Size { field, value, limit }) }
         };
         size("rows", self.rows, self.rows > 0, "at least 1".into())?;
         size("hidden", self.hidden, self.hidden > 0, "at least 1".into())?;
@@ -206,10 +186,7 @@ impl OracleLayer {
             }
             finite(format!("the probe of seed {seed}"), alpha)?;
             if self.seeds[seed].kind == Kind::None {
-                return Err(OracleError::NoBlueprint {
-                    seed,
-                    what: "probed",
-                });
+                return Err(OracleError::NoBlueprint { seed, what: "probed" });
             }
         }
         Ok(())
@@ -222,26 +199,12 @@ impl OracleLayer {
                 Ok(())
             } else {
                 let field = field.to_owned();
-                Err(OracleError::Number {
-                    field,
-                    value,
-                    limit,
-                })
+                Err(OracleError::Number { field, value, limit })
             }
         };
         let not_negative = "finite and at least 0";
-        number(
-            "epsilon",
-            s.epsilon,
-            s.epsilon.is_finite() && s.epsilon >= 0.0,
-            not_negative,
-        )?;
-        number(
-            "sigmas",
-            s.sigmas,
-            s.sigmas.is_finite() && s.sigmas >= 0.0,
-            not_negative,
-        )?;
+        number("epsilon", s.epsilon, s.epsilon.is_finite() && s.epsilon >= 0.0, not_negative)?;
+        number("sigmas", s.sigmas, s.sigmas.is_finite() && s.sigmas >= 0.0, not_negative)?;
         finite("upper".into(), s.upper)?;
         let below = s.lower.is_finite() && s.lower <= s.upper;
         number("lower", s.lower, below, "finite and at most upper")
@@ -254,10 +217,7 @@ impl OracleLayer {
         }
         let alive = lifecycle::on_path(seed.state) || lifecycle::trainable(seed.state);
         if alive && seed.kind == Kind::None {
-            return Err(OracleError::NoBlueprint {
-                seed: i,
-                what: "on path or trainable",
-            });
+            return Err(OracleError::NoBlueprint { seed: i, what: "on path or trainable" });
         }
         finite(format!("seed {i}'s alpha"), seed.alpha)?;
         kind::check(seed.kind, &seed.params, i, self.columns(i).len())
@@ -268,11 +228,7 @@ impl OracleLayer {
         if matrix.len() == expected {
             return Ok(());
         }
-        Err(OracleError::Length {
-            field: field.to_owned(),
-            found: matrix.len(),
-            expected,
-        })
+        Err(OracleError::Length { field: field.to_owned(), found: matrix.len(), expected })
     }
 }
 
@@ -280,9 +236,5 @@ fn finite(field: String, value: f64) -> Result<(), OracleError> {
     if value.is_finite() {
         return Ok(());
     }
-    Err(OracleError::Number {
-        field,
-        value,
-        limit: "finite",
-    })
+    Err(OracleError::Number { field, value, limit: "finite" })
 }

@@ -29,10 +29,7 @@ pub const LAST: u8 = 10;
 /// an explicit list".
 #[must_use]
 pub fn on_path(state: u8) -> bool {
-    matches!(
-        state,
-        GRAFTING | STABILIZATION | EVALUATING | FINE_TUNING | FOSSILIZED
-    )
+    matches!(state, GRAFTING | STABILIZATION | EVALUATING | FINE_TUNING | FOSSILIZED)
 }
 
 /// "*Trainable*: TRAINING, GRAFTING, FINE_TUNING; otherwise parameters are frozen and no parameter
@@ -115,12 +112,7 @@ pub struct Transition {
 }
 
 const fn row(from: u8, command: Command, to: u8, condition: Condition) -> Transition {
-    Transition {
-        from,
-        command,
-        to,
-        condition,
-    }
+    Transition { from, command, to, condition }
 }
 
 /// Every legal (state, command) pair; "Anything else is an error".
@@ -128,30 +120,10 @@ pub const TRANSITIONS: [Transition; 21] = [
     row(DORMANT, Command::Germinate, GERMINATED, Condition::Always),
     row(GERMINATED, Command::Promote, TRAINING, Condition::Always),
     row(TRAINING, Command::Graft, GRAFTING, Condition::Always),
-    row(
-        GRAFTING,
-        Command::Stabilize,
-        STABILIZATION,
-        Condition::AlphaAtTarget,
-    ),
-    row(
-        STABILIZATION,
-        Command::Evaluate,
-        EVALUATING,
-        Condition::StepsPassed,
-    ),
-    row(
-        EVALUATING,
-        Command::FineTune,
-        FINE_TUNING,
-        Condition::Always,
-    ),
-    row(
-        FINE_TUNING,
-        Command::Fossilize,
-        FOSSILIZED,
-        Condition::Always,
-    ),
+    row(GRAFTING, Command::Stabilize, STABILIZATION, Condition::AlphaAtTarget),
+    row(STABILIZATION, Command::Evaluate, EVALUATING, Condition::StepsPassed),
+    row(EVALUATING, Command::FineTune, FINE_TUNING, Condition::Always),
+    row(FINE_TUNING, Command::Fossilize, FOSSILIZED, Condition::Always),
     row(TRAINING, Command::Cull, CULLED, Condition::Always),
     row(GRAFTING, Command::Cull, CULLED, Condition::Always),
     row(STABILIZATION, Command::Cull, CULLED, Condition::Always),
@@ -159,36 +131,11 @@ pub const TRANSITIONS: [Transition; 21] = [
     row(FINE_TUNING, Command::Cull, CULLED, Condition::Always),
     row(GERMINATED, Command::Cancel, CANCELLED, Condition::Always),
     row(TRAINING, Command::Cancel, CANCELLED, Condition::Always),
-    row(
-        TRAINING,
-        Command::RollBack,
-        ROLLED_BACK,
-        Condition::WholeLayer,
-    ),
-    row(
-        GRAFTING,
-        Command::RollBack,
-        ROLLED_BACK,
-        Condition::WholeLayer,
-    ),
-    row(
-        STABILIZATION,
-        Command::RollBack,
-        ROLLED_BACK,
-        Condition::WholeLayer,
-    ),
-    row(
-        EVALUATING,
-        Command::RollBack,
-        ROLLED_BACK,
-        Condition::WholeLayer,
-    ),
-    row(
-        FINE_TUNING,
-        Command::RollBack,
-        ROLLED_BACK,
-        Condition::WholeLayer,
-    ),
+    row(TRAINING, Command::RollBack, ROLLED_BACK, Condition::WholeLayer),
+    row(GRAFTING, Command::RollBack, ROLLED_BACK, Condition::WholeLayer),
+    row(STABILIZATION, Command::RollBack, ROLLED_BACK, Condition::WholeLayer),
+    row(EVALUATING, Command::RollBack, ROLLED_BACK, Condition::WholeLayer),
+    row(FINE_TUNING, Command::RollBack, ROLLED_BACK, Condition::WholeLayer),
     row(CULLED, Command::Reset, DORMANT, Condition::EmbargoOver),
     row(CANCELLED, Command::Reset, DORMANT, Condition::Always),
 ];
@@ -196,9 +143,7 @@ pub const TRANSITIONS: [Transition; 21] = [
 /// The transition that `command` makes from `state`, or none where the table has none.
 #[must_use]
 pub fn transition(state: u8, command: Command) -> Option<Transition> {
-    TRANSITIONS
-        .into_iter()
-        .find(|t| t.from == state && t.command == command)
+    TRANSITIONS.into_iter().find(|t| t.from == state && t.command == command)
 }
 
 #[cfg(test)]

@@ -21,10 +21,7 @@ pub struct Bounds {
 pub fn bounds(stability: &Stability, x: &[f64]) -> Bounds {
     let Stability { lower, upper, .. } = *stability;
     match stability.mode {
-        StabilityMode::Fast => Bounds {
-            lower: f64::NEG_INFINITY,
-            upper: f64::INFINITY,
-        },
+        StabilityMode::Fast => Bounds { lower: f64::NEG_INFINITY, upper: f64::INFINITY },
         StabilityMode::Adaptive => Bounds { lower, upper },
         StabilityMode::Strict => match Moments::of(x) {
             None => Bounds { lower, upper },
@@ -53,38 +50,22 @@ pub struct Sanitized {
 #[must_use]
 pub fn sanitize_input(stability: &Stability, bounds: Bounds, x: f64) -> Sanitized {
     if stability.mode == StabilityMode::Fast {
-        return Sanitized {
-            value: x,
-            passes: true,
-        };
+        return Sanitized { value: x, passes: true };
     }
     let known = if x.is_nan() { 0.0 } else { x };
-    let flushed = if known.abs() < stability.epsilon {
-        0.0
-    } else {
-        known
-    };
+    let flushed = if known.abs() < stability.epsilon { 0.0 } else { known };
     let value = flushed.clamp(bounds.lower, bounds.upper);
-    Sanitized {
-        value,
-        passes: x.is_finite() && value == flushed,
-    }
+    Sanitized { value, passes: x.is_finite() && value == flushed }
 }
 
 /// An output element on path: "the same clamp on y", and no gradient where it moved the value.
 #[must_use]
 pub fn clamp_output(stability: &Stability, bounds: Bounds, y: f64) -> Sanitized {
     if stability.mode == StabilityMode::Fast {
-        return Sanitized {
-            value: y,
-            passes: true,
-        };
+        return Sanitized { value: y, passes: true };
     }
     let value = y.clamp(bounds.lower, bounds.upper);
-    Sanitized {
-        value,
-        passes: value == y,
-    }
+    Sanitized { value, passes: value == y }
 }
 
 #[cfg(test)]
@@ -121,10 +102,7 @@ mod tests {
 
     #[test]
     fn fast_changes_nothing() {
-        let fast = Stability {
-            mode: StabilityMode::Fast,
-            ..ADAPTIVE
-        };
+        let fast = Stability { mode: StabilityMode::Fast, ..ADAPTIVE };
         let b = bounds(&fast, &[1.0]);
         for x in [f64::INFINITY, -1e300, 1e-12] {
             let s = sanitize_input(&fast, b, x);
@@ -137,11 +115,7 @@ mod tests {
 
     #[test]
     fn strict_bounds_see_finite_elements_only_and_stay_within_the_fixed_ones() {
-        let strict = Stability {
-            mode: StabilityMode::Strict,
-            sigmas: 1.0,
-            ..ADAPTIVE
-        };
+        let strict = Stability { mode: StabilityMode::Strict, sigmas: 1.0, ..ADAPTIVE };
         // Mean 1, population σ 1.
         let b = bounds(&strict, &[0.0, f64::NAN, 2.0, f64::INFINITY]);
         assert_eq!((b.lower, b.upper), (0.0, 2.0));

@@ -71,15 +71,7 @@ impl Statistics {
             min: f64::NAN,
             max: f64::NAN,
         });
-        [
-            self.n as f64,
-            m.mean,
-            m.variance,
-            m.min,
-            m.max,
-            self.dead as f64,
-            self.nonfinite as f64,
-        ]
+        [self.n as f64, m.mean, m.variance, m.min, m.max, self.dead as f64, self.nonfinite as f64]
     }
 }
 

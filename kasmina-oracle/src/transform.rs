@@ -174,10 +174,7 @@ fn transposed(matrix: &[f64], v: &[f64], columns: usize) -> Vec<f64> {
 }
 
 fn through(activation: Activation, z: &[f64], g: &[f64]) -> Vec<f64> {
-    z.iter()
-        .zip(g)
-        .map(|(z, g)| g * activation.derivative(*z))
-        .collect()
+    z.iter().zip(g).map(|(z, g)| g * activation.derivative(*z)).collect()
 }
 
 fn add(sum: &mut [f64], v: &[f64]) {

@@ -19,9 +19,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
         Just(Kind::AttentionHead),
         Just(Kind::MlpExpansion),
         Just(Kind::ConvFilter),
-        activation
-            .clone()
-            .prop_map(|activation| Kind::Bottleneck { activation }),
+        activation.clone().prop_map(|activation| Kind::Bottleneck { activation }),
         activation.prop_map(|activation| Kind::Dense { activation }),
     ]
 }
@@ -61,55 +59,25 @@ fn cases() -> impl Strategy<Value = Case> {
     let objective =
         prop::sample::select(vec![Objective::StraightThrough, Objective::Reconstruction]);
     let sizes = (1..4usize, 2..6usize, 1..7usize);
-    (
-        kinds(),
-        0..=lifecycle::LAST,
-        stabilities(),
-        objective,
-        sizes,
-        0.1..1.2,
+    (kinds(), 0..=lifecycle::LAST, stabilities(), objective, sizes, 0.1..1.2).prop_flat_map(
+        |(kind, state, stability, objective, (rows, c, inner), alpha)| {
+            let hidden = 2 * c - 1;
+            let params: Vec<_> = kind.parameter_lengths(c, inner).into_iter().map(values).collect();
+            (params, inputs(rows * hidden), values(rows * hidden)).prop_map(
+                move |(params, x, g)| {
+                    // Fast mode promises nothing about NaN and Inf on path.
+                    let keep = |x: f64| x.is_finite() || stability.mode != StabilityMode::Fast;
+                    let x = x.into_iter().map(|x| if keep(x) { x } else { 0.5 }).collect();
+                    let names = kind.parameter_names().iter();
+                    let params = names.zip(params).map(|(n, v)| Parameter::new(n, v)).collect();
+                    let seed = OracleSeed { kind, state, alpha, objective, params };
+                    let seeds = vec![seed, OracleSeed::dormant()];
+                    let layer = OracleLayer { rows, hidden, chunk: c, stability, seeds };
+                    Case { layer, x, g }
+                },
+            )
+        },
     )
-        .prop_flat_map(
-            |(kind, state, stability, objective, (rows, c, inner), alpha)| {
-                let hidden = 2 * c - 1;
-                let params: Vec<_> = kind
-                    .parameter_lengths(c, inner)
-                    .into_iter()
-                    .map(values)
-                    .collect();
-                (params, inputs(rows * hidden), values(rows * hidden)).prop_map(
-                    move |(params, x, g)| {
-                        // Fast mode promises nothing about NaN and Inf on path.
-                        let keep = |x: f64| x.is_finite() || stability.mode != StabilityMode::Fast;
-                        let x = x
-                            .into_iter()
-                            .map(|x| if keep(x) { x } else { 0.5 })
-                            .collect();
-                        let names = kind.parameter_names().iter();
-                        let params = names
-                            .zip(params)
-                            .map(|(n, v)| Parameter::new(n, v))
-                            .collect();
-                        let seed = OracleSeed {
-                            kind,
-                            state,
-                            alpha,
-                            objective,
-                            params,
-                        };
-                        let seeds = vec![seed, OracleSeed::dormant()];
-                        let layer = OracleLayer {
-                            rows,
-                            hidden,
-                            chunk: c,
-                            stability,
-                            seeds,
-                        };
-                        Case { layer, x, g }
-                    },
-                )
-            },
-        )
 }
 
 fn dot(g: &[f64], y: &[f64]) -> f64 {
@@ -142,9 +110,7 @@ fn loss(layer: &OracleLayer, x: &[f64], g: &[f64]) -> f64 {
     let seed = &mut layer.seeds[0];
     if seed.state == lifecycle::TRAINING {
         if seed.objective == Objective::Reconstruction {
-            return layer.backward(x, g).unwrap().seeds[0]
-                .reconstruction
-                .unwrap();
+            return layer.backward(x, g).unwrap().seeds[0].reconstruction.unwrap();
         }
         // "as if α = 1"
         (seed.state, seed.alpha) = (lifecycle::FINE_TUNING, 1.0);

@@ -11,10 +11,7 @@ fn residual(state: u8, alpha: f64) -> OracleSeed {
         state,
         alpha,
         objective: Objective::StraightThrough,
-        params: vec![
-            Parameter::new("weight", vec![1.0, 2.0]),
-            Parameter::new("scale", vec![0.5]),
-        ],
+        params: vec![Parameter::new("weight", vec![1.0, 2.0]), Parameter::new("scale", vec![0.5])],
     }
 }
 
@@ -23,19 +20,13 @@ fn layer(seeds: Vec<OracleSeed>, mode: StabilityMode) -> OracleLayer {
         rows: 2,
         hidden: seeds.len() * 2,
         chunk: 2,
-        stability: Stability {
-            mode,
-            ..Stability::default()
-        },
+        stability: Stability { mode, ..Stability::default() },
         seeds,
     }
 }
 
-const MODES: [StabilityMode; 3] = [
-    StabilityMode::Fast,
-    StabilityMode::Adaptive,
-    StabilityMode::Strict,
-];
+const MODES: [StabilityMode; 3] =
+    [StabilityMode::Fast, StabilityMode::Adaptive, StabilityMode::Strict];
 
 fn bits(v: &[f64]) -> Vec<u64> {
     v.iter().map(|v| v.to_bits()).collect()
@@ -68,14 +59,8 @@ fn off_path_and_alpha_zero_are_copies_in_every_mode() {
 #[test]
 fn alpha_is_clamped_to_one() {
     let x = [1.0, 2.0, 3.0, 4.0];
-    let one = layer(
-        vec![residual(lifecycle::FOSSILIZED, 1.0)],
-        StabilityMode::Adaptive,
-    );
-    let more = layer(
-        vec![residual(lifecycle::FOSSILIZED, 7.0)],
-        StabilityMode::Adaptive,
-    );
+    let one = layer(vec![residual(lifecycle::FOSSILIZED, 1.0)], StabilityMode::Adaptive);
+    let more = layer(vec![residual(lifecycle::FOSSILIZED, 7.0)], StabilityMode::Adaptive);
     assert_eq!(one.forward(&x).unwrap(), more.forward(&x).unwrap());
     assert_eq!(one.forward(&x).unwrap().y, [1.5, 3.0, 3.5, 5.0]);
 }
@@ -90,23 +75,15 @@ fn the_convolution_starts_at_its_chunk() {
         ],
         ..residual(lifecycle::FOSSILIZED, 1.0)
     };
-    let layer = layer(
-        vec![residual(lifecycle::DORMANT, 0.0), conv],
-        StabilityMode::Fast,
-    );
-    let y = layer
-        .forward(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
-        .unwrap()
-        .y;
+    let layer = layer(vec![residual(lifecycle::DORMANT, 0.0), conv], StabilityMode::Fast);
+    let y = layer.forward(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]).unwrap().y;
     assert_eq!(y, [1.0, 2.0, 6.0, 68.0, 5.0, 6.0, 14.0, 156.0]);
 }
 
 #[test]
 fn a_bottleneck_at_birth_is_the_identity() {
     let bottleneck = OracleSeed {
-        kind: Kind::Bottleneck {
-            activation: Activation::Gelu,
-        },
+        kind: Kind::Bottleneck { activation: Activation::Gelu },
         params: vec![
             Parameter::new("down", vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
             Parameter::new("down_bias", vec![1.0, 2.0, 3.0]),
@@ -123,10 +100,7 @@ fn a_bottleneck_at_birth_is_the_identity() {
 #[test]
 fn refusals_name_what_is_wrong() {
     let x = [1.0, 2.0, 3.0, 4.0];
-    let good = layer(
-        vec![residual(lifecycle::GRAFTING, 0.5)],
-        StabilityMode::Adaptive,
-    );
+    let good = layer(vec![residual(lifecycle::GRAFTING, 0.5)], StabilityMode::Adaptive);
     let refused = |change: &dyn Fn(&mut OracleLayer)| {
         let mut bad = good.clone();
         change(&mut bad);
@@ -143,14 +117,8 @@ fn refusals_name_what_is_wrong() {
         (refused(&|l| l.stability.lower = 2e6), "lower is 2000000"),
         (refused(&|l| l.stability.epsilon = -1.0), "epsilon is -1"),
         (refused(&|l| l.seeds[0].kind = Kind::None), "kind is none"),
-        (
-            refused(&|l| l.seeds[0].kind = Kind::AttentionHead),
-            "weight",
-        ),
-        (
-            refused(&|l| l.seeds[0].params[0].values.push(0.0)),
-            "holds 3 values; 2",
-        ),
+        (refused(&|l| l.seeds[0].kind = Kind::AttentionHead), "weight"),
+        (refused(&|l| l.seeds[0].params[0].values.push(0.0)), "holds 3 values; 2"),
         (refused(&|l| l.rows = 3), "x holds 4 values; 6"),
     ] {
         assert!(message.contains(part), "{message:?} should say {part:?}");

@@ -38,10 +38,7 @@ impl Arch {
 
     /// Code of `kind` for `major.minor`.
     pub const fn new(major: u16, minor: u16, kind: CodeKind) -> Self {
-        Self {
-            capability: ComputeCapability::new(major, minor),
-            kind,
-        }
+        Self { capability: ComputeCapability::new(major, minor), kind }
     }
 
     /// Whether a device of capability `device` can run this code.
@@ -161,17 +158,9 @@ mod tests {
 
     #[test]
     fn nonsense_names_are_refused() {
-        for text in [
-            "",
-            "sm_",
-            "sm_9",
-            "sm_90b",
-            "sm90",
-            "compute_90a",
-            "sm_+90",
-            "sm_1200",
-            "SM_90",
-        ] {
+        for text in
+            ["", "sm_", "sm_9", "sm_90b", "sm90", "compute_90a", "sm_+90", "sm_1200", "SM_90"]
+        {
             assert!(text.parse::<Arch>().is_err(), "{text:?}");
         }
     }

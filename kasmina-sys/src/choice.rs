@@ -118,9 +118,7 @@ pub fn probe_driver(
     package: &str,
     images: &[KernelImage],
 ) -> Probe {
-    let found = driver
-        .clone()
-        .and_then(|driver| driver.devices().map_err(into_unavailable));
+    let found = driver.clone().and_then(|driver| driver.devices().map_err(into_unavailable));
     let (devices, no_devices) = match found {
         Ok(devices) if devices.is_empty() => (devices, Some(Unavailable::NoDevice)),
         Ok(devices) => (devices, None),
@@ -138,11 +136,7 @@ pub fn probe_driver(
             DeviceProbe { device, info, code }
         })
         .collect();
-    Probe {
-        driver,
-        devices,
-        no_devices,
-    }
+    Probe { driver, devices, no_devices }
 }
 
 fn code_for(
@@ -152,9 +146,7 @@ fn code_for(
     images: &[KernelImage],
 ) -> Result<Vec<Arch>, Unavailable> {
     if images.is_empty() {
-        return Err(Unavailable::NoKernels {
-            package: package.to_owned(),
-        });
+        return Err(Unavailable::NoKernels { package: package.to_owned() });
     }
     if info.capability < ComputeCapability::MINIMUM {
         return Err(Unavailable::ComputeCapability {
@@ -164,29 +156,20 @@ fn code_for(
         });
     }
     let driver = device.driver().version();
-    images
-        .iter()
-        .map(|image| image.code_for(info.capability, driver))
-        .collect()
+    images.iter().map(|image| image.code_for(info.capability, driver)).collect()
 }
 
 /// A failed question becomes the reason not to use what it was asked about.
 fn into_unavailable(error: Error) -> Unavailable {
     match error {
         Error::Unavailable(reason) => reason,
-        Error::Call {
-            call,
-            arguments,
-            code,
-        } => Unavailable::QueryFailed {
-            call: format!("{call}({arguments})"),
-            code,
-        },
+        Error::Call { call, arguments, code } => {
+            Unavailable::QueryFailed { call: format!("{call}({arguments})"), code }
+        }
         // Only calls are made while probing; anything else would still be told in full.
-        other => Unavailable::QueryFailed {
-            call: other.to_string(),
-            code: crate::CUresult::UNKNOWN,
-        },
+        other => {
+            Unavailable::QueryFailed { call: other.to_string(), code: crate::CUresult::UNKNOWN }
+        }
     }
 }
 
@@ -216,11 +199,7 @@ impl Probe {
     }
 
     fn no_gpu(&self) -> Option<Unavailable> {
-        self.driver
-            .as_ref()
-            .err()
-            .cloned()
-            .or_else(|| self.no_devices.clone())
+        self.driver.as_ref().err().cloned().or_else(|| self.no_devices.clone())
     }
 
     fn cuda(&self, ordinal: u32) -> Result<DeviceChoice, Unavailable> {
@@ -230,16 +209,10 @@ impl Probe {
         let probe = self
             .devices
             .get(ordinal as usize)
-            .ok_or(Unavailable::NoSuchDevice {
-                ordinal,
-                count: self.devices.len() as u32,
-            })?;
+            .ok_or(Unavailable::NoSuchDevice { ordinal, count: self.devices.len() as u32 })?;
         let info = probe.info.clone().map_err(into_unavailable)?;
         probe.code.clone()?;
-        Ok(DeviceChoice::Cuda {
-            device: probe.device,
-            info,
-        })
+        Ok(DeviceChoice::Cuda { device: probe.device, info })
     }
 }
 
@@ -250,33 +223,17 @@ mod tests {
     #[test]
     fn requests_round_trip_and_nonsense_is_refused() {
         for text in ["auto", "cpu", "cuda:0", "cuda:17"] {
-            assert_eq!(
-                text.parse::<DeviceRequest>()
-                    .map(|r| r.to_string())
-                    .as_deref(),
-                Ok(text)
-            );
+            assert_eq!(text.parse::<DeviceRequest>().map(|r| r.to_string()).as_deref(), Ok(text));
         }
         assert_eq!("cuda".parse(), Ok(DeviceRequest::Cuda(0)));
-        for text in [
-            "",
-            "gpu",
-            "cuda:",
-            "cuda:-1",
-            "cuda:+1",
-            "cuda:99999999999",
-            "CPU",
-        ] {
+        for text in ["", "gpu", "cuda:", "cuda:-1", "cuda:+1", "cuda:99999999999", "CPU"] {
             assert!(text.parse::<DeviceRequest>().is_err(), "{text:?}");
         }
     }
 
     #[test]
     fn without_a_driver_auto_is_the_cpu_with_the_reason_and_cuda_is_that_reason() {
-        let reason = Unavailable::NoLibrary {
-            library: "x".into(),
-            reason: "gone".into(),
-        };
+        let reason = Unavailable::NoLibrary { library: "x".into(), reason: "gone".into() };
         let probe = probe_driver(Err(reason.clone()), "p", &[]);
         assert!(matches!(
             probe.choose(DeviceRequest::Auto),

@@ -34,9 +34,7 @@ impl Context {
         let mut raw: CUcontext = std::ptr::null_mut();
         // SAFETY: the pointer is to a live handle, and the device handle came from the driver.
         let code = unsafe { call(&mut raw, device.handle()) };
-        check("cuDevicePrimaryCtxRetain", code, || {
-            format!("device {}", device.ordinal())
-        })?;
+        check("cuDevicePrimaryCtxRetain", code, || format!("device {}", device.ordinal()))?;
         Ok(Self(Arc::new(Retained { device, raw })))
     }
 
@@ -112,9 +110,7 @@ impl Retained {
         let call = self.device.driver().cu_device_primary_ctx_release()?;
         // SAFETY: this value retained the context once and releases it once, from `drop` or from `close`.
         let code = unsafe { call(self.device.handle()) };
-        check("cuDevicePrimaryCtxRelease", code, || {
-            format!("device {}", self.device.ordinal())
-        })
+        check("cuDevicePrimaryCtxRelease", code, || format!("device {}", self.device.ordinal()))
     }
 }
 
@@ -128,9 +124,7 @@ impl Drop for Retained {
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context")
-            .field("device", &self.0.device)
-            .finish_non_exhaustive()
+        f.debug_struct("Context").field("device", &self.0.device).finish_non_exhaustive()
     }
 }
 
@@ -159,9 +153,7 @@ impl<'a> Current<'a> {
         let call = driver.cu_ctx_push_current()?;
         // SAFETY: the handle is retained as long as the context lives.
         let code = unsafe { call(context.raw()) };
-        check("cuCtxPushCurrent", code, || {
-            format!("device {}", context.device().ordinal())
-        })?;
+        check("cuCtxPushCurrent", code, || format!("device {}", context.device().ordinal()))?;
         Ok(Self { context })
     }
 

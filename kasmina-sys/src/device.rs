@@ -46,11 +46,7 @@ impl Device {
         // SAFETY: the pointer is to a live integer, and the driver is initialised.
         let code = unsafe { call(&mut handle, c_ordinal) };
         check("cuDeviceGet", code, || format!("ordinal {ordinal}"))?;
-        Ok(Self {
-            driver,
-            handle,
-            ordinal,
-        })
+        Ok(Self { driver, handle, ordinal })
     }
 
     /// The driver that the device belongs to.
@@ -99,9 +95,7 @@ impl Device {
         let room = (text.len() - 1) as c_int;
         // SAFETY: the driver writes at most `room` bytes into the array.
         let code = unsafe { call(text.as_mut_ptr(), room, self.handle) };
-        check("cuDeviceGetName", code, || {
-            format!("device {}", self.ordinal)
-        })?;
+        check("cuDeviceGetName", code, || format!("device {}", self.ordinal))?;
         // SAFETY: the array ends with a zero byte that the driver could not overwrite.
         let name = unsafe { CStr::from_ptr(text.as_ptr()) };
         Ok(name.to_string_lossy().into_owned())
@@ -130,9 +124,7 @@ impl Device {
         let mut bytes: usize = 0;
         // SAFETY: the pointer is to a live integer of the type of `size_t`.
         let code = unsafe { call(&mut bytes, self.handle) };
-        check("cuDeviceTotalMem", code, || {
-            format!("device {}", self.ordinal)
-        })?;
+        check("cuDeviceTotalMem", code, || format!("device {}", self.ordinal))?;
         Ok(bytes as u64)
     }
 
@@ -145,9 +137,7 @@ impl Device {
         let mut uuid = CUuuid::default();
         // SAFETY: the pointer is to 16 live bytes with the layout of the C struct.
         let code = unsafe { call(&mut uuid, self.handle) };
-        check("cuDeviceGetUuid", code, || {
-            format!("device {}", self.ordinal)
-        })?;
+        check("cuDeviceGetUuid", code, || format!("device {}", self.ordinal))?;
         Ok(Uuid(uuid.bytes))
     }
 
@@ -172,9 +162,7 @@ impl Device {
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Device")
-            .field("ordinal", &self.ordinal)
-            .finish_non_exhaustive()
+        f.debug_struct("Device").field("ordinal", &self.ordinal).finish_non_exhaustive()
     }
 }
 

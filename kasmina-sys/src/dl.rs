@@ -30,9 +30,7 @@ impl Library {
             .map_err(|_| "the path holds a zero byte".to_owned())?;
         // SAFETY: `name` is a C string that outlives the call; the caller vouches for the library's initialisers.
         let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-        NonNull::new(handle)
-            .map(|handle| Self { handle })
-            .ok_or_else(last_error)
+        NonNull::new(handle).map(|handle| Self { handle }).ok_or_else(last_error)
     }
 
     /// The address of `name`, `None` where the library does not have it.

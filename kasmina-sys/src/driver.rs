@@ -79,18 +79,14 @@ impl Driver {
     /// The reason why it cannot be used.
     pub unsafe fn load_from(path: &Path) -> Result<&'static Self, Unavailable> {
         // SAFETY: the caller vouches for the library.
-        let library = unsafe { Library::open(path) }.map_err(|reason| Unavailable::NoLibrary {
-            library: path.to_owned(),
-            reason,
-        })?;
+        let library = unsafe { Library::open(path) }
+            .map_err(|reason| Unavailable::NoLibrary { library: path.to_owned(), reason })?;
         let bootstrap =
-            library
-                .symbol(c"cuGetProcAddress_v2")
-                .ok_or_else(|| Unavailable::MissingSymbol {
-                    name: "cuGetProcAddress_v2".to_owned(),
-                    needed: MINIMUM,
-                    found: None,
-                })?;
+            library.symbol(c"cuGetProcAddress_v2").ok_or_else(|| Unavailable::MissingSymbol {
+                name: "cuGetProcAddress_v2".to_owned(),
+                needed: MINIMUM,
+                found: None,
+            })?;
         // SAFETY: by the caller's word this is the function of that name in `cuda.h`, whose signature this is.
         let get_proc_address =
             unsafe { std::mem::transmute::<NonNull<c_void>, GetProcAddress>(bootstrap) };
@@ -119,10 +115,7 @@ impl Driver {
         // SAFETY: the pointer is to a live integer; the call needs no initialised driver.
         let code = unsafe { call(&mut raw) };
         if !code.is_success() {
-            return Err(Unavailable::QueryFailed {
-                call: "cuDriverGetVersion()".to_owned(),
-                code,
-            });
+            return Err(Unavailable::QueryFailed { call: "cuDriverGetVersion()".to_owned(), code });
         }
         Ok(CudaVersion::from_raw(raw))
     }
@@ -180,9 +173,7 @@ impl Driver {
     /// # Errors
     /// The driver did not answer.
     pub fn devices(&'static self) -> Result<Vec<Device>, Error> {
-        (0..self.device_count()?)
-            .map(|ordinal| Device::open(self, ordinal))
-            .collect()
+        (0..self.device_count()?).map(|ordinal| Device::open(self, ordinal)).collect()
     }
 
     /// The address of the driver's function `name` in the form that it had in CUDA `version`. Not remembered here.
@@ -227,9 +218,6 @@ impl Driver {
 
 impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Driver")
-            .field("path", &self.path)
-            .field("version", &self.version)
-            .finish()
+        f.debug_struct("Driver").field("path", &self.path).field("version", &self.version).finish()
     }
 }

@@ -95,11 +95,7 @@ pub enum Error {
 }
 
 fn log_text(log: &str) -> String {
-    if log.is_empty() {
-        String::new()
-    } else {
-        format!(": {log}")
-    }
+    if log.is_empty() { String::new() } else { format!(": {log}") }
 }
 
 /// Turns a result code into an [`Error::Call`]. The arguments are only formatted where the call failed.
@@ -111,11 +107,7 @@ pub(crate) fn check(
     if code.is_success() {
         return Ok(());
     }
-    Err(Error::Call {
-        call,
-        arguments: arguments(),
-        code,
-    })
+    Err(Error::Call { call, arguments: arguments(), code })
 }
 
 static DROP_HOOK: OnceCell<fn(&Error)> = OnceCell::new();

@@ -60,11 +60,9 @@ impl KernelImage {
         let (package, kernel) = (self.package.to_owned(), self.name.to_owned());
         match &self.state {
             ImageState::Embedded(fatbin) => Ok(fatbin),
-            ImageState::NotBuilt => Err(Unavailable::KernelsNotBuilt {
-                package,
-                kernel,
-                command: BUILD_COMMAND,
-            }),
+            ImageState::NotBuilt => {
+                Err(Unavailable::KernelsNotBuilt { package, kernel, command: BUILD_COMMAND })
+            }
             ImageState::Stale { reason } => Err(Unavailable::KernelsStale {
                 package,
                 kernel,
@@ -115,10 +113,8 @@ impl Fatbin {
     /// # Errors
     /// [`Error::NotAFatbin`] naming the field, its value and what it must be.
     pub fn check(&self) -> Result<(), Error> {
-        check_header(self.bytes).map_err(|reason| Error::NotAFatbin {
-            name: self.name.to_owned(),
-            reason,
-        })
+        check_header(self.bytes)
+            .map_err(|reason| Error::NotAFatbin { name: self.name.to_owned(), reason })
     }
 }
 
@@ -129,10 +125,7 @@ const HEADER: usize = 16;
 
 fn check_header(bytes: &[u8]) -> Result<(), String> {
     let Some((header, body)) = bytes.split_at_checked(HEADER) else {
-        return Err(format!(
-            "{} bytes long, the header alone has {HEADER}",
-            bytes.len()
-        ));
+        return Err(format!("{} bytes long, the header alone has {HEADER}", bytes.len()));
     };
     let word = |at: usize| {
         u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
@@ -152,10 +145,7 @@ fn check_header(bytes: &[u8]) -> Result<(), String> {
     }
     let length = u64::from(word(8)) | u64::from(word(12)) << 32;
     if length != body.len() as u64 {
-        return Err(format!(
-            "its header says that {length} bytes follow, {} do",
-            body.len()
-        ));
+        return Err(format!("its header says that {length} bytes follow, {} do", body.len()));
     }
     Ok(())
 }
@@ -170,17 +160,10 @@ pub struct Aligned<T: ?Sized>(pub T);
 mod tests {
     use super::*;
 
-    const ARCHS: &[Arch] = &[
-        Arch::new(8, 0, CodeKind::Cubin),
-        Arch::new(8, 0, CodeKind::Ptx),
-    ];
+    const ARCHS: &[Arch] = &[Arch::new(8, 0, CodeKind::Cubin), Arch::new(8, 0, CodeKind::Ptx)];
 
     fn image(state: ImageState) -> KernelImage {
-        KernelImage {
-            package: "kasmina-x",
-            name: "probe",
-            state,
-        }
+        KernelImage { package: "kasmina-x", name: "probe", state }
     }
 
     fn embedded() -> KernelImage {
@@ -196,20 +179,9 @@ mod tests {
 
     #[test]
     fn absent_and_stale_images_name_the_command() {
-        for state in [
-            ImageState::NotBuilt,
-            ImageState::Stale {
-                reason: "flags differ",
-            },
-        ] {
-            let reason = image(state)
-                .fatbin()
-                .expect_err("there is none")
-                .to_string();
-            assert!(
-                reason.contains("kasmina-x") && reason.contains(BUILD_COMMAND),
-                "{reason}"
-            );
+        for state in [ImageState::NotBuilt, ImageState::Stale { reason: "flags differ" }] {
+            let reason = image(state).fatbin().expect_err("there is none").to_string();
+            assert!(reason.contains("kasmina-x") && reason.contains(BUILD_COMMAND), "{reason}");
         }
     }
 
@@ -218,10 +190,7 @@ mod tests {
         let image = embedded();
         let (ampere, hopper) = (ComputeCapability::new(8, 6), ComputeCapability::new(9, 0));
         let driver = CudaVersion::new(13, 0);
-        assert_eq!(
-            image.code_for(ampere, driver).map(|a| a.kind),
-            Ok(CodeKind::Cubin)
-        );
+        assert_eq!(image.code_for(ampere, driver).map(|a| a.kind), Ok(CodeKind::Cubin));
         assert!(matches!(
             image.code_for(hopper, driver),
             Err(Unavailable::DriverTooOld { needed, .. }) if needed == CudaVersion::new(13, 1)

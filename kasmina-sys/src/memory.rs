@@ -54,12 +54,7 @@ impl<T: DeviceCopy> DeviceBuffer<T> {
                 check("cuMemAlloc", code, || format!("{bytes} bytes"))
             })?;
         }
-        Ok(Self {
-            context: context.clone(),
-            address,
-            len,
-            element: PhantomData,
-        })
+        Ok(Self { context: context.clone(), address, len, element: PhantomData })
     }
 
     /// A buffer whose every byte is zero.
@@ -118,13 +113,8 @@ impl<T: DeviceCopy> DeviceBuffer<T> {
         let call = self.context.device().driver().cu_memcpy_dtoh()?;
         self.context.with_current(|| {
             // SAFETY: both ranges are `bytes` long and live, `T` takes every bit pattern, and the context is current.
-            let code = unsafe {
-                call(
-                    host.as_mut_ptr().cast::<c_void>(),
-                    self.address,
-                    self.bytes(),
-                )
-            };
+            let code =
+                unsafe { call(host.as_mut_ptr().cast::<c_void>(), self.address, self.bytes()) };
             check("cuMemcpyDtoH", code, || format!("{} bytes", self.bytes()))
         })
     }
@@ -133,11 +123,7 @@ impl<T: DeviceCopy> DeviceBuffer<T> {
         if host == self.len {
             return Ok(());
         }
-        Err(Error::Length {
-            what,
-            host,
-            device: self.len,
-        })
+        Err(Error::Length { what, host, device: self.len })
     }
 
     fn bytes(&self) -> usize {
@@ -179,9 +165,7 @@ impl<T: DeviceCopy> DeviceBuffer<T> {
         let call = self.context.device().driver().cu_mem_free()?;
         self.context.with_current(|| {
             // SAFETY: the address came from `cuMemAlloc` and is freed once.
-            check("cuMemFree", unsafe { call(address) }, || {
-                format!("address {address:#x}")
-            })
+            check("cuMemFree", unsafe { call(address) }, || format!("address {address:#x}"))
         })
     }
 }

@@ -62,18 +62,10 @@ impl Module {
             }
             let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
             let log = String::from_utf8_lossy(&log[..end]).trim().to_owned();
-            Err(Error::Module {
-                name: fatbin.name.to_owned(),
-                code,
-                log,
-            })
+            Err(Error::Module { name: fatbin.name.to_owned(), code, log })
         })?;
         let name = fatbin.name.to_owned();
-        Ok(Self(Arc::new(Loaded {
-            context: context.clone(),
-            raw,
-            name,
-        })))
+        Ok(Self(Arc::new(Loaded { context: context.clone(), raw, name })))
     }
 
     /// The kernel of this name.
@@ -81,24 +73,16 @@ impl Module {
     /// # Errors
     /// There is none.
     pub fn function(&self, name: &str) -> Result<Function, Error> {
-        let c_name = CString::new(name).map_err(|_| Error::NulInName {
-            name: name.to_owned(),
-        })?;
+        let c_name = CString::new(name).map_err(|_| Error::NulInName { name: name.to_owned() })?;
         let context = &self.0.context;
         let call = context.device().driver().cu_module_get_function()?;
         let mut raw: CUfunction = std::ptr::null_mut();
         context.with_current(|| {
             // SAFETY: a live handle, a live module and a C string; the context is current.
             let code = unsafe { call(&mut raw, self.0.raw, c_name.as_ptr()) };
-            check("cuModuleGetFunction", code, || {
-                format!("{name} of {}", self.0.name)
-            })
+            check("cuModuleGetFunction", code, || format!("{name} of {}", self.0.name))
         })?;
-        Ok(Function {
-            module: self.clone(),
-            raw,
-            name: name.to_owned(),
-        })
+        Ok(Function { module: self.clone(), raw, name: name.to_owned() })
     }
 }
 
@@ -108,9 +92,7 @@ impl Drop for Loaded {
             let call = self.context.device().driver().cu_module_unload()?;
             self.context.with_current(|| {
                 // SAFETY: the module was loaded once and is unloaded once, and no `Function` of it lives.
-                check("cuModuleUnload", unsafe { call(self.raw) }, || {
-                    self.name.clone()
-                })
+                check("cuModuleUnload", unsafe { call(self.raw) }, || self.name.clone())
             })
         };
         if let Err(error) = unload() {
@@ -121,9 +103,7 @@ impl Drop for Loaded {
 
 impl fmt::Debug for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Module")
-            .field("name", &self.0.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Module").field("name", &self.0.name).finish_non_exhaustive()
     }
 }
 
@@ -205,17 +185,13 @@ impl Function {
                     extra,
                 )
             };
-            check("cuLaunchKernel", code, || {
-                format!("{}, {config:?}", self.name)
-            })
+            check("cuLaunchKernel", code, || format!("{}, {config:?}", self.name))
         })
     }
 }
 
 impl fmt::Debug for Function {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Function")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Function").field("name", &self.name).finish_non_exhaustive()
     }
 }

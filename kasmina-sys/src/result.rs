@@ -144,21 +144,14 @@ impl CUresult {
 
     /// The name in `cuda.h` of CUDA 13.0, `None` for codes that are not there.
     pub fn name(self) -> Option<&'static str> {
-        let at = Self::NAMED
-            .binary_search_by_key(&self, |&(code, _)| code)
-            .ok()?;
+        let at = Self::NAMED.binary_search_by_key(&self, |&(code, _)| code).ok()?;
         Some(Self::NAMED[at].1)
     }
 }
 
 impl fmt::Display for CUresult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} ({})",
-            self.name().unwrap_or("unknown CUDA result"),
-            self.0
-        )
+        write!(f, "{} ({})", self.name().unwrap_or("unknown CUDA result"), self.0)
     }
 }
 

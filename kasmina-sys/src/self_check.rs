@@ -52,9 +52,7 @@ pub fn self_check(device: Device) -> Result<SelfCheck, Error> {
     let module = Module::load(&context, image.fatbin()?)?;
     let kernel = module.function("kasmina_probe")?;
 
-    let words: Vec<u32> = (0..WORDS)
-        .map(|i| i.rotate_left(11) ^ 0xA5A5_5A5A)
-        .collect();
+    let words: Vec<u32> = (0..WORDS).map(|i| i.rotate_left(11) ^ 0xA5A5_5A5A).collect();
     let input = DeviceBuffer::from_host(&context, &words)?;
     let output = DeviceBuffer::<u32>::zeroed(&context, 2)?;
     let (mut input_address, mut output_address) = (input.address(), output.address());
@@ -64,11 +62,7 @@ pub fn self_check(device: Device) -> Result<SelfCheck, Error> {
         (&raw mut count).cast::<c_void>(),
         (&raw mut output_address).cast::<c_void>(),
     ];
-    let config = LaunchConfig {
-        grid: [32, 1, 1],
-        block: [256, 1, 1],
-        shared_bytes: 0,
-    };
+    let config = LaunchConfig { grid: [32, 1, 1], block: [256, 1, 1], shared_bytes: 0 };
     // SAFETY: pointer, u32, pointer are the kernel's parameters; both buffers live until after the blocking copy below,
     // hold `count` and two words, and the kernel strides over any grid.
     unsafe { kernel.launch(config, &mut arguments) }?;
@@ -80,12 +74,7 @@ pub fn self_check(device: Device) -> Result<SelfCheck, Error> {
         if found == expected {
             return Ok(());
         }
-        Err(Error::SelfCheck {
-            device: device.name()?,
-            what,
-            found,
-            expected,
-        })
+        Err(Error::SelfCheck { device: device.name()?, what, found, expected })
     };
     agree("the checksum", checksum, host_checksum(&words))?;
     let capability = expected_code.capability;

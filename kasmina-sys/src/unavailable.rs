@@ -155,20 +155,14 @@ pub enum Unavailable {
 }
 
 fn found_version(found: Option<CudaVersion>) -> String {
-    found.map_or_else(String::new, |version| {
-        format!(" (it is for CUDA {version})")
-    })
+    found.map_or_else(String::new, |version| format!(" (it is for CUDA {version})"))
 }
 
 fn list(archs: &[Arch]) -> String {
     if archs.is_empty() {
         return "no code".to_owned();
     }
-    archs
-        .iter()
-        .map(Arch::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+    archs.iter().map(Arch::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// What to do about a failed `cuInit`, for the codes whose cause is known.
@@ -220,12 +214,7 @@ mod tests {
         for (value, parts) in [
             (old, ["11.4", "12.0", "update"]),
             (missing, ["cuFancy", "(it is for CUDA 11.4)", "update"]),
-            (
-                Unavailable::InitFailed {
-                    code: CUresult(4242),
-                },
-                ["4242", "cuInit", "nvidia-smi"],
-            ),
+            (Unavailable::InitFailed { code: CUresult(4242) }, ["4242", "cuInit", "nvidia-smi"]),
             (other, ["9.0", "sm_120", "mend it"]),
         ] {
             let text = value.to_string();

@@ -23,10 +23,7 @@ impl Workspace {
         let folder = tempfile::tempdir().expect("a folder");
         let path = fake_nvcc(folder.path(), "13.0.88");
         let environment = Environment::of([("KASMINA_NVCC", path.as_os_str())]);
-        let nvcc = find_nvcc(&environment)
-            .ok()
-            .and_then(|search| search.found)
-            .expect("nvcc");
+        let nvcc = find_nvcc(&environment).ok().and_then(|search| search.found).expect("nvcc");
         let workspace = Self { folder, nvcc };
         fs::create_dir(workspace.kernels()).expect("a folder");
         workspace.write("a.cu", "#include \"a.cuh\"\nint a;\n");
@@ -99,26 +96,18 @@ fn a_build_is_fresh_until_something_that_made_it_changes() {
 
     rebuilt();
     workspace.write("unrelated.txt", "x");
-    assert!(
-        matches!(workspace.status(), Status::Fresh(_)),
-        "nothing of it changed"
-    );
+    assert!(matches!(workspace.status(), Status::Fresh(_)), "nothing of it changed");
 }
 
 #[test]
 fn the_record_holds_what_the_assembler_said() {
     let workspace = Workspace::new();
     workspace.compile().expect("it compiles");
-    let Status::Fresh(record) = workspace.status() else {
-        panic!("it was just built")
-    };
+    let Status::Fresh(record) = workspace.status() else { panic!("it was just built") };
     assert_eq!(record.archs, Arch::DEFAULT);
     assert_eq!(record.nvcc.to_string(), "13.0.88");
     let kernel = &record.resources[0];
-    assert_eq!(
-        (kernel.function.as_str(), kernel.registers),
-        ("k", Some(40))
-    );
+    assert_eq!((kernel.function.as_str(), kernel.registers), ("k", Some(40)));
     assert_eq!((kernel.shared_bytes, kernel.spill_stores), (128, 4));
     assert!(kernel.spills());
 }
@@ -142,14 +131,8 @@ fn a_failing_compilation_shows_the_compilers_words_and_keeps_the_old_pair() {
     let before = fs::read(workspace.kernels().join("a.fatbin")).expect("it is there");
     workspace.write("a.cu", "BROKEN");
     let error = workspace.compile().expect_err("it is broken").to_string();
-    assert!(
-        error.contains("broken on purpose") && error.contains("a.cu"),
-        "{error}"
-    );
-    assert_eq!(
-        fs::read(workspace.kernels().join("a.fatbin")).ok(),
-        Some(before)
-    );
+    assert!(error.contains("broken on purpose") && error.contains("a.cu"), "{error}");
+    assert_eq!(fs::read(workspace.kernels().join("a.fatbin")).ok(), Some(before));
     let mut left: Vec<_> = fs::read_dir(workspace.kernels())
         .expect("the folder is read")
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -185,31 +168,18 @@ fn embedding_tells_the_three_states_apart() {
     assert!(workspace.embedded().contains("ImageState::NotBuilt"));
     workspace.compile().expect("it compiles");
     let text = workspace.embedded();
-    for part in [
-        "ImageState::Embedded",
-        "include_bytes!",
-        "from_raw(13000)",
-        "SpecificCubin",
-    ] {
+    for part in ["ImageState::Embedded", "include_bytes!", "from_raw(13000)", "SpecificCubin"] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
     workspace.write("a.cuh", "int other;\n");
-    assert!(
-        workspace
-            .embedded()
-            .contains("ImageState::Stale { reason: \"its sources")
-    );
+    assert!(workspace.embedded().contains("ImageState::Stale { reason: \"its sources"));
 }
 
 #[test]
 fn a_crate_without_kernels_has_an_empty_list() {
     let folder = tempfile::tempdir().expect("a folder");
     let set = KernelSet::open("kasmina-x", &folder.path().join("kernels")).expect("none is fine");
-    assert!(
-        embed(&set, folder.path())
-            .expect("it is written")
-            .is_empty()
-    );
+    assert!(embed(&set, folder.path()).expect("it is written").is_empty());
     let text = fs::read_to_string(folder.path().join("kernels.rs")).expect("it is there");
     assert!(text.contains("[kasmina_sys::KernelImage; 0]"), "{text}");
 }
@@ -236,11 +206,8 @@ fn the_compiler_is_looked_for_in_order_and_each_place_passed_by_has_its_reason()
         fake_nvcc(&root, release);
         root
     };
-    let (old, new, good) = (
-        place("old", "12.2.1"),
-        place("new", "13.4.1"),
-        place("good", "13.0.48"),
-    );
+    let (old, new, good) =
+        (place("old", "12.2.1"), place("new", "13.4.1"), place("good", "13.0.48"));
     let good_bin = good.join("bin");
     let environment = Environment::of([
         ("CUDA_HOME", old.as_os_str()),
@@ -251,31 +218,15 @@ fn the_compiler_is_looked_for_in_order_and_each_place_passed_by_has_its_reason()
     let search = find_nvcc(&environment).expect("nothing is wrong");
     assert_eq!(search.found.map(|nvcc| nvcc.origin), Some(Origin::Path));
     let passed: Vec<_> = search.passed_by.iter().map(|place| place.origin).collect();
-    assert_eq!(
-        passed,
-        [Origin::Variable, Origin::CudaHome, Origin::CudaPath]
-    );
-    assert!(
-        search.passed_by[1].reason.contains("older than 12.8"),
-        "{:?}",
-        search.passed_by
-    );
-    assert!(
-        search.passed_by[2].reason.contains("later than 13.0"),
-        "{:?}",
-        search.passed_by
-    );
+    assert_eq!(passed, [Origin::Variable, Origin::CudaHome, Origin::CudaPath]);
+    assert!(search.passed_by[1].reason.contains("older than 12.8"), "{:?}", search.passed_by);
+    assert!(search.passed_by[2].reason.contains("later than 13.0"), "{:?}", search.passed_by);
 
     let bare = Environment::of([("HOME", folder.path().as_os_str())]);
     let search = find_nvcc(&bare).expect("nothing is wrong");
     assert!(search.found.is_none());
     assert_eq!(search.passed_by.len(), 5);
-    assert!(
-        search
-            .passed_by
-            .iter()
-            .all(|place| !place.reason.is_empty())
-    );
+    assert!(search.passed_by.iter().all(|place| !place.reason.is_empty()));
 }
 
 #[test]
@@ -284,10 +235,7 @@ fn a_named_compiler_is_taken_as_it_is_or_is_an_error() {
     let later = fake_nvcc(folder.path(), "14.0.1");
     let environment = Environment::of([("KASMINA_NVCC", later.as_os_str())]);
     let found = find_nvcc(&environment).ok().and_then(|search| search.found);
-    assert_eq!(
-        found.map(|nvcc| nvcc.release.to_string()).as_deref(),
-        Some("14.0.1")
-    );
+    assert_eq!(found.map(|nvcc| nvcc.release.to_string()).as_deref(), Some("14.0.1"));
 
     for bad in ["/no/such/nvcc", "/bin/true", "/bin/false"] {
         let environment = Environment::of([("KASMINA_NVCC", OsStr::new(bad))]);

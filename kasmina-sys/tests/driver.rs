@@ -15,9 +15,7 @@ use kasmina_sys::{
 fn a_missing_library_says_what_the_loader_said() {
     // SAFETY: there is no such file.
     let error = unsafe { Driver::load_from(Path::new("/no/such/libcuda.so.1")) }.err();
-    let Some(Unavailable::NoLibrary { library, reason }) = error else {
-        panic!("{error:?}")
-    };
+    let Some(Unavailable::NoLibrary { library, reason }) = error else { panic!("{error:?}") };
     assert_eq!(library, Path::new("/no/such/libcuda.so.1"));
     assert!(reason.contains("/no/such/libcuda.so.1"), "{reason}");
 }
@@ -27,10 +25,7 @@ fn a_file_that_is_no_library_is_not_loaded() {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     // SAFETY: an empty file has no code to run.
     let error = unsafe { Driver::load_from(file.path()) }.err();
-    assert!(
-        matches!(error, Some(Unavailable::NoLibrary { .. })),
-        "{error:?}"
-    );
+    assert!(matches!(error, Some(Unavailable::NoLibrary { .. })), "{error:?}");
 }
 
 #[test]
@@ -49,30 +44,17 @@ fn without_the_bootstrap_function_the_driver_is_too_old_to_say_its_version() {
 #[test]
 fn an_old_driver_is_told_by_both_versions() {
     let error = Fake::new(&["VERSION=11080"]).load().err();
-    let Some(Unavailable::DriverTooOld { found, needed, .. }) = error else {
-        panic!("{error:?}")
-    };
-    assert_eq!(
-        (found, needed),
-        (CudaVersion::new(11, 8), Driver::MINIMUM_VERSION)
-    );
+    let Some(Unavailable::DriverTooOld { found, needed, .. }) = error else { panic!("{error:?}") };
+    assert_eq!((found, needed), (CudaVersion::new(11, 8), Driver::MINIMUM_VERSION));
 }
 
 #[test]
 fn a_failing_init_keeps_its_code_known_or_not() {
     for code in [999, 803, 4242, -7] {
         let error = Fake::new(&[&format!("INIT={code}")]).load().err();
-        assert_eq!(
-            error,
-            Some(Unavailable::InitFailed {
-                code: CUresult(code)
-            })
-        );
+        assert_eq!(error, Some(Unavailable::InitFailed { code: CUresult(code) }));
     }
-    assert_eq!(
-        Fake::new(&["INIT=100"]).load().err(),
-        Some(Unavailable::NoDevice)
-    );
+    assert_eq!(Fake::new(&["INIT=100"]).load().err(), Some(Unavailable::NoDevice));
 }
 
 #[test]
@@ -83,64 +65,39 @@ fn zero_devices_are_no_error_until_one_is_asked_for() {
     let probe = probe_driver(Ok(driver), "p", &kasmina_sys::KERNELS);
     assert!(matches!(
         probe.choose(DeviceRequest::Auto),
-        Ok(DeviceChoice::Cpu {
-            because: Some(Unavailable::NoDevice)
-        })
+        Ok(DeviceChoice::Cpu { because: Some(Unavailable::NoDevice) })
     ));
-    assert_eq!(
-        probe.choose(DeviceRequest::Cuda(0)).err(),
-        Some(Unavailable::NoDevice)
-    );
+    assert_eq!(probe.choose(DeviceRequest::Cuda(0)).err(), Some(Unavailable::NoDevice));
 }
 
 #[test]
 fn a_device_tells_what_it_is() {
     let driver = Fake::new(&["DEVICES=2"]).load().expect("the driver starts");
     assert_eq!(driver.version(), CudaVersion::new(13, 0));
-    let info = driver
-        .device(1)
-        .and_then(|device| device.info())
-        .expect("the device answers");
+    let info = driver.device(1).and_then(|device| device.info()).expect("the device answers");
     assert_eq!((info.ordinal, info.name.as_str()), (1, "Fake GPU"));
     assert_eq!(info.capability, ComputeCapability::new(9, 0));
     assert_eq!((info.multiprocessors, info.total_memory), (132, 1 << 37));
-    assert_eq!(
-        (info.shared_memory_per_block, info.l2_cache),
-        (232_448, 60 << 20)
-    );
+    assert_eq!((info.shared_memory_per_block, info.l2_cache), (232_448, 60 << 20));
     let uuid = info.uuid.expect("it has one").to_string();
     assert_eq!(uuid, "GPU-01020304-0506-0708-090a-0b0c0d0e0f10");
     assert_eq!(
         driver.device(2).err(),
-        Some(
-            Unavailable::NoSuchDevice {
-                ordinal: 2,
-                count: 2
-            }
-            .into()
-        )
+        Some(Unavailable::NoSuchDevice { ordinal: 2, count: 2 }.into())
     );
 }
 
 #[test]
 fn a_name_without_an_end_is_cut_and_not_read_past() {
     let driver = Fake::new(&["LONG_NAME"]).load().expect("the driver starts");
-    let name = driver
-        .device(0)
-        .and_then(|device| device.name())
-        .expect("it has a name");
+    let name = driver.device(0).and_then(|device| device.name()).expect("it has a name");
     assert_eq!(name, "G".repeat(255));
 }
 
 #[test]
 fn a_missing_symbol_costs_that_call_alone() {
-    let driver = Fake::new(&["MISSING=\"cuDeviceGetUuid\""])
-        .load()
-        .expect("the driver starts");
-    let info = driver
-        .device(0)
-        .and_then(|device| device.info())
-        .expect("the device answers");
+    let driver = Fake::new(&["MISSING=\"cuDeviceGetUuid\""]).load().expect("the driver starts");
+    let info = driver.device(0).and_then(|device| device.info()).expect("the device answers");
     assert_eq!(info.multiprocessors, 132);
     assert_eq!(
         info.uuid,
@@ -155,54 +112,30 @@ fn a_missing_symbol_costs_that_call_alone() {
 #[test]
 fn a_form_that_is_newer_than_the_pinned_version_is_not_handed_out() {
     let driver = Fake::new(&[]).load().expect("the driver starts");
-    assert!(
-        driver
-            .resolve("cuDeviceGetUuid", CudaVersion::new(11, 4))
-            .is_ok()
-    );
-    assert!(
-        driver
-            .resolve("cuDeviceGetUuid", CudaVersion::new(9, 2))
-            .is_err()
-    );
-    assert!(
-        driver
-            .resolve("cuNoSuchThing", CudaVersion::new(13, 0))
-            .is_err()
-    );
+    assert!(driver.resolve("cuDeviceGetUuid", CudaVersion::new(11, 4)).is_ok());
+    assert!(driver.resolve("cuDeviceGetUuid", CudaVersion::new(9, 2)).is_err());
+    assert!(driver.resolve("cuNoSuchThing", CudaVersion::new(13, 0)).is_err());
     assert!(driver.resolve("cu\0Init", CudaVersion::new(13, 0)).is_err());
 }
 
 #[test]
 fn unknown_codes_of_any_call_survive_into_the_error() {
-    let driver = Fake::new(&["ATTRIBUTE=4242"])
-        .load()
-        .expect("the driver starts");
-    let error = driver
-        .device(0)
-        .and_then(|device| device.capability())
-        .err();
-    let Some(Error::Call { call, code, .. }) = &error else {
-        panic!("{error:?}")
-    };
+    let driver = Fake::new(&["ATTRIBUTE=4242"]).load().expect("the driver starts");
+    let error = driver.device(0).and_then(|device| device.capability()).err();
+    let Some(Error::Call { call, code, .. }) = &error else { panic!("{error:?}") };
     assert_eq!((*call, *code), ("cuDeviceGetAttribute", CUresult(4242)));
     let probe = probe_driver(Ok(driver), "p", &kasmina_sys::KERNELS);
     assert!(matches!(
         probe.choose(DeviceRequest::Auto),
         Ok(DeviceChoice::Cpu {
-            because: Some(Unavailable::QueryFailed {
-                code: CUresult(4242),
-                ..
-            })
+            because: Some(Unavailable::QueryFailed { code: CUresult(4242), .. })
         })
     ));
 }
 
 #[test]
 fn an_older_device_is_passed_by_with_its_name_and_capability() {
-    let driver = Fake::new(&["MAJOR=7", "MINOR=5"])
-        .load()
-        .expect("the driver starts");
+    let driver = Fake::new(&["MAJOR=7", "MINOR=5"]).load().expect("the driver starts");
     let probe = probe_driver(Ok(driver), "p", &kasmina_sys::KERNELS);
     assert_eq!(
         probe.choose(DeviceRequest::Cuda(0)).err(),
@@ -215,9 +148,7 @@ fn an_older_device_is_passed_by_with_its_name_and_capability() {
     let without = probe_driver(Ok(driver), "p", &[]);
     assert_eq!(
         without.choose(DeviceRequest::Cuda(0)).err(),
-        Some(Unavailable::NoKernels {
-            package: "p".into()
-        })
+        Some(Unavailable::NoKernels { package: "p".into() })
     );
 }
 
@@ -243,11 +174,7 @@ fn symbols_are_resolved_when_first_needed_and_once() {
 #[test]
 fn buffers_round_trip_and_everything_is_given_back() {
     let fake = Fake::new(&[]);
-    let device = fake
-        .load()
-        .expect("the driver starts")
-        .device(0)
-        .expect("a device");
+    let device = fake.load().expect("the driver starts").device(0).expect("a device");
     {
         let context = Context::primary(device).expect("a context");
         let shared = context.clone();
@@ -267,11 +194,7 @@ fn buffers_round_trip_and_everything_is_given_back() {
         assert_eq!(back, [0; 10]);
         assert_eq!(
             zeros.copy_to_host(&mut [0; 9]),
-            Err(Error::Length {
-                what: "copy to the host",
-                host: 9,
-                device: 10
-            })
+            Err(Error::Length { what: "copy to the host", host: 9, device: 10 })
         );
         buffer.close().expect("it is freed");
     }
@@ -282,22 +205,13 @@ fn buffers_round_trip_and_everything_is_given_back() {
 
 #[test]
 fn failures_in_the_middle_leak_nothing_and_leave_no_context_current() {
-    for (define, expected) in [
-        ("ALLOC=2", CUresult::OUT_OF_MEMORY),
-        ("COPY=4242", CUresult(4242)),
-    ] {
+    for (define, expected) in [("ALLOC=2", CUresult::OUT_OF_MEMORY), ("COPY=4242", CUresult(4242))]
+    {
         let fake = Fake::new(&[define]);
-        let device = fake
-            .load()
-            .expect("the driver starts")
-            .device(0)
-            .expect("a device");
+        let device = fake.load().expect("the driver starts").device(0).expect("a device");
         let context = Context::primary(device).expect("a context");
         let error = DeviceBuffer::from_host(&context, &[1u8, 2, 3]).err();
-        assert!(
-            matches!(&error, Some(Error::Call { code, .. }) if *code == expected),
-            "{error:?}"
-        );
+        assert!(matches!(&error, Some(Error::Call { code, .. }) if *code == expected), "{error:?}");
         assert!(current_context(device).is_ok_and(|context| context.is_null()));
         assert_eq!(context.close(), Ok(()));
         let counts = fake.counts();
@@ -309,45 +223,27 @@ fn failures_in_the_middle_leak_nothing_and_leave_no_context_current() {
 #[test]
 fn a_driver_that_could_not_free_is_not_asked_to_allocate() {
     let fake = Fake::new(&["MISSING=\"cuMemFree\""]);
-    let device = fake
-        .load()
-        .expect("the driver starts")
-        .device(0)
-        .expect("a device");
+    let device = fake.load().expect("the driver starts").device(0).expect("a device");
     let context = Context::primary(device).expect("a context");
     let error = DeviceBuffer::<u8>::zeroed(&context, 1).err();
-    assert!(matches!(
-        error,
-        Some(Error::Unavailable(Unavailable::MissingSymbol { .. }))
-    ));
+    assert!(matches!(error, Some(Error::Unavailable(Unavailable::MissingSymbol { .. }))));
     assert_eq!(fake.counts().allocated, 0);
 }
 
 #[test]
 fn a_size_past_the_address_space_is_an_error_value() {
-    let device = Fake::new(&[])
-        .load()
-        .expect("the driver starts")
-        .device(0)
-        .expect("a device");
+    let device = Fake::new(&[]).load().expect("the driver starts").device(0).expect("a device");
     let context = Context::primary(device).expect("a context");
     for len in [usize::MAX, usize::MAX / 8 + 1, isize::MAX as usize / 8 + 1] {
         let error = DeviceBuffer::<u64>::zeroed(&context, len).err();
-        assert!(
-            matches!(error, Some(Error::TooLarge { .. })),
-            "{len}: {error:?}"
-        );
+        assert!(matches!(error, Some(Error::TooLarge { .. })), "{len}: {error:?}");
     }
 }
 
 #[test]
 fn a_panic_inside_puts_the_context_back() {
     let fake = Fake::new(&[]);
-    let device = fake
-        .load()
-        .expect("the driver starts")
-        .device(0)
-        .expect("a device");
+    let device = fake.load().expect("the driver starts").device(0).expect("a device");
     let context = Context::primary(device).expect("a context");
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         context.with_current(|| -> Result<(), Error> { panic!("inside") })

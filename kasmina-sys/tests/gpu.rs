@@ -12,17 +12,11 @@ use libtest_mimic::{Arguments, Failed, Trial};
 type Body = fn(Device) -> Result<(), Failed>;
 
 const TESTS: &[(&str, Body)] = &[
-    (
-        "the_device_computes_what_the_host_does",
-        computes_what_the_host_does,
-    ),
+    ("the_device_computes_what_the_host_does", computes_what_the_host_does),
     ("no_context_is_left_current", no_context_is_left_current),
     ("buffers_of_every_size_round_trip", buffers_round_trip),
     ("too_much_memory_is_an_error_value", too_much_memory),
-    (
-        "a_kernel_that_is_not_there_is_an_error_value",
-        absent_kernel,
-    ),
+    ("a_kernel_that_is_not_there_is_an_error_value", absent_kernel),
     ("a_damaged_image_is_an_error_value", damaged_image),
     ("rounds_of_everything_leak_no_memory", rounds_leak_nothing),
 ];
@@ -37,10 +31,8 @@ fn main() -> ExitCode {
     let trials = TESTS.iter().map(|&(name, body)| {
         let device = device.clone();
         let skipped = device.is_err() && !required;
-        Trial::test(name, move || {
-            body(device.map_err(|reason| reason.to_string())?)
-        })
-        .with_ignored_flag(skipped)
+        Trial::test(name, move || body(device.map_err(|reason| reason.to_string())?))
+            .with_ignored_flag(skipped)
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
@@ -67,9 +59,7 @@ fn no_context_is_left_current(device: Device) -> Result<(), Failed> {
     let before = current_context(device)?;
     self_check(device)?;
     let after = current_context(device)?;
-    ensure(before == after, || {
-        format!("{before:?} before, {after:?} after")
-    })
+    ensure(before == after, || format!("{before:?} before, {after:?} after"))
 }
 
 fn buffers_round_trip(device: Device) -> Result<(), Failed> {
@@ -82,9 +72,7 @@ fn buffers_round_trip(device: Device) -> Result<(), Failed> {
         ensure(back == host, || format!("{len} elements differ"))?;
         let zeros = DeviceBuffer::<u16>::zeroed(&context, len)?;
         zeros.copy_to_host(&mut back)?;
-        ensure(back.iter().all(|&value| value == 0), || {
-            format!("{len} zeros differ")
-        })?;
+        ensure(back.iter().all(|&value| value == 0), || format!("{len} zeros differ"))?;
         buffer.close()?;
     }
     Ok(())
@@ -96,11 +84,7 @@ fn too_much_memory(device: Device) -> Result<(), Failed> {
     let error = DeviceBuffer::<u8>::zeroed(&context, total as usize + (1 << 30)).err();
     let expected = matches!(
         &error,
-        Some(Error::Call {
-            call: "cuMemAlloc",
-            code: kasmina_sys::CUresult::OUT_OF_MEMORY,
-            ..
-        })
+        Some(Error::Call { call: "cuMemAlloc", code: kasmina_sys::CUresult::OUT_OF_MEMORY, .. })
     );
     ensure(expected, || format!("{error:?}"))
 }
@@ -109,18 +93,10 @@ fn absent_kernel(device: Device) -> Result<(), Failed> {
     let context = Context::primary(device)?;
     let module = Module::load(&context, kasmina_sys::KERNELS[0].fatbin()?)?;
     let error = module.function("no_such_kernel").err();
-    let expected = matches!(
-        &error,
-        Some(Error::Call {
-            code: kasmina_sys::CUresult::NOT_FOUND,
-            ..
-        })
-    );
+    let expected =
+        matches!(&error, Some(Error::Call { code: kasmina_sys::CUresult::NOT_FOUND, .. }));
     ensure(expected, || format!("{error:?}"))?;
-    ensure(
-        matches!(module.function("a\0b"), Err(Error::NulInName { .. })),
-        || "a zero byte".into(),
-    )
+    ensure(matches!(module.function("a\0b"), Err(Error::NulInName { .. })), || "a zero byte".into())
 }
 
 fn damaged_image(device: Device) -> Result<(), Failed> {
@@ -128,9 +104,7 @@ fn damaged_image(device: Device) -> Result<(), Failed> {
     let mut fatbin = kasmina_sys::KERNELS[0].fatbin()?.clone();
     fatbin.bytes = &fatbin.bytes[..fatbin.bytes.len() / 2];
     let error = Module::load(&context, &fatbin).err();
-    ensure(matches!(error, Some(Error::NotAFatbin { .. })), || {
-        format!("{error:?}")
-    })
+    ensure(matches!(error, Some(Error::NotAFatbin { .. })), || format!("{error:?}"))
 }
 
 fn rounds_leak_nothing(device: Device) -> Result<(), Failed> {
@@ -142,7 +116,5 @@ fn rounds_leak_nothing(device: Device) -> Result<(), Failed> {
         self_check(device)?;
     }
     let (after, _) = context.memory_info()?;
-    ensure(after >= before, || {
-        format!("{before} bytes free before, {after} after 200 rounds")
-    })
+    ensure(after >= before, || format!("{before} bytes free before, {after} after 200 rounds"))
 }

@@ -20,15 +20,10 @@ fn all(criterion: &mut Criterion) {
     let matrix = MatrixView::contiguous(&x, SIDE, SIDE).expect("the shape fits");
     let mut group = criterion.benchmark_group("reductions");
     group.throughput(Throughput::Bytes((SIDE * SIDE * 4) as u64));
-    for strategy in [
-        ReductionStrategy::Hierarchical,
-        ReductionStrategy::Atomic,
-        ReductionStrategy::Direct,
-    ] {
-        let options = ReductionOptions {
-            strategy,
-            ..ReductionOptions::default()
-        };
+    for strategy in
+        [ReductionStrategy::Hierarchical, ReductionStrategy::Atomic, ReductionStrategy::Direct]
+    {
+        let options = ReductionOptions { strategy, ..ReductionOptions::default() };
         let mut run = |name: &str, work: &dyn Fn()| {
             group.bench_function(BenchmarkId::new(name, format!("{strategy:?}")), |bencher| {
                 bencher.iter(work);

@@ -36,22 +36,13 @@ impl<R: Record, const GRADIENT: bool> Tile<R, GRADIENT> {
         // A chunk longer than the tile is one short chunk.
         let chunk = nonzero("chunk", chunk)?.min(columns);
         // Infinity is not finite, so it is never dead.
-        let dead_epsilon = if dead_epsilon == f32::INFINITY {
-            f32::MAX
-        } else {
-            dead_epsilon
-        };
+        let dead_epsilon = if dead_epsilon == f32::INFINITY { f32::MAX } else { dead_epsilon };
         let layout = if chunk >= LANES {
             Layout::Wide(Wide::new(columns, chunk, dead_epsilon))
         } else {
             Layout::Narrow(Narrow::new(columns, chunk, dead_epsilon))
         };
-        Ok(Self {
-            arch: Arch::new(),
-            columns,
-            chunk,
-            layout,
-        })
+        Ok(Self { arch: Arch::new(), columns, chunk, layout })
     }
 
     fn seeds(&self) -> usize {
@@ -72,9 +63,7 @@ impl<R: Record, const GRADIENT: bool> Tile<R, GRADIENT> {
             return;
         }
         let width = self.columns.min(seeds.end * self.chunk) - seeds.start * self.chunk;
-        let needed = (rows - 1)
-            .checked_mul(row_stride)
-            .and_then(|skip| skip.checked_add(width));
+        let needed = (rows - 1).checked_mul(row_stride).and_then(|skip| skip.checked_add(width));
         assert!(
             needed == Some(x.len()) && (rows == 1 || row_stride >= width),
             "{rows} rows of {width} columns, {row_stride} apart, do not make {} values",
@@ -88,11 +77,7 @@ impl<R: Record, const GRADIENT: bool> Tile<R, GRADIENT> {
 
     #[track_caller]
     fn finish(&mut self, out: &mut [R]) {
-        assert_eq!(
-            out.len(),
-            self.seeds(),
-            "finish needs one record for each seed of the tile"
-        );
+        assert_eq!(out.len(), self.seeds(), "finish needs one record for each seed of the tile");
         match &mut self.layout {
             Layout::Wide(wide) => wide.finish(out),
             Layout::Narrow(narrow) => narrow.finish(out),
@@ -263,15 +248,7 @@ mod tests {
                 let mut out = vec![ChunkStats::EMPTY; tile.seeds()];
                 tile.finish(&mut out);
                 out.iter()
-                    .map(|s| {
-                        (
-                            s.n,
-                            s.dead,
-                            s.mean.to_bits(),
-                            s.m2.to_bits(),
-                            s.min.to_bits(),
-                        )
-                    })
+                    .map(|s| (s.n, s.dead, s.mean.to_bits(), s.m2.to_bits(), s.min.to_bits()))
                     .collect::<Vec<_>>()
             };
             assert_eq!(records(Arch::new()), records(Arch::Scalar));

@@ -107,11 +107,7 @@ struct Part {
 
 impl Part {
     fn new(columns: usize, (a, b): (f64, f64)) -> Self {
-        Self {
-            a: vec![a; columns],
-            b: vec![b; columns],
-            n: vec![0; columns],
-        }
+        Self { a: vec![a; columns], b: vec![b; columns], n: vec![0; columns] }
     }
 
     fn finish<T>(
@@ -133,12 +129,7 @@ impl Part {
 fn run(shape: &MatrixView<'_>, input: Input<'_>, strategy: ReductionStrategy) -> Part {
     let arch = Arch::new();
     let columns = shape.columns();
-    let cut = Cut::new(
-        shape.rows(),
-        columns,
-        1,
-        strategy != ReductionStrategy::Direct,
-    );
+    let cut = Cut::new(shape.rows(), columns, 1, strategy != ReductionStrategy::Direct);
     let tasks = (0..cut.tiles * cut.blocks).into_par_iter();
     let part = |i: usize| {
         arch.dispatch(Task {
@@ -184,9 +175,7 @@ impl WithSimd for Task<'_> {
             match self.input {
                 Input::Sums(matrix) => {
                     for ((a, n), &x) in
-                        a.iter_mut()
-                            .zip(n.iter_mut())
-                            .zip(segment(matrix, row, columns.clone()))
+                        a.iter_mut().zip(n.iter_mut()).zip(segment(matrix, row, columns.clone()))
                     {
                         *a += f64::from(if x.is_nan() { 0.0 } else { x });
                         *n += u64::from(!x.is_nan());
@@ -237,11 +226,7 @@ struct Shared {
 impl Shared {
     fn new(columns: usize, (a, b): (f64, f64)) -> Self {
         let cells = |bits: u64| (0..columns).map(|_| AtomicU64::new(bits)).collect();
-        Self {
-            a: cells(a.to_bits()),
-            b: cells(b.to_bits()),
-            n: cells(0),
-        }
+        Self { a: cells(a.to_bits()), b: cells(b.to_bits()), n: cells(0) }
     }
 
     fn fold(&self, input: &Input<'_>, first: usize, part: &Part) {

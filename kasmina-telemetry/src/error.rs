@@ -80,9 +80,5 @@ pub enum TelemetryError {
 
 /// `value` when it is not zero.
 pub(crate) fn nonzero(what: &'static str, value: usize) -> Result<usize, TelemetryError> {
-    if value == 0 {
-        Err(TelemetryError::Zero { what })
-    } else {
-        Ok(value)
-    }
+    if value == 0 { Err(TelemetryError::Zero { what }) } else { Ok(value) }
 }

@@ -49,12 +49,8 @@ impl Histogram {
     const LEAST_EXPONENT: i32 = -24;
 
     /// Nothing seen yet.
-    pub const EMPTY: Self = Self {
-        counts: [0; Self::BINS],
-        nonfinite: 0,
-        min: f32::INFINITY,
-        max: f32::NEG_INFINITY,
-    };
+    pub const EMPTY: Self =
+        Self { counts: [0; Self::BINS], nonfinite: 0, min: f32::INFINITY, max: f32::NEG_INFINITY };
 
     /// Adds one value.
     #[inline]
@@ -144,11 +140,7 @@ impl Histogram {
         // The biased exponent; 0 for zero and denormals.
         let exponent = (x.to_bits() >> 23 & 0xff) as i32 - 127;
         let octave = (exponent - Self::LEAST_EXPONENT + 1).clamp(0, Self::OCTAVES as i32) as usize;
-        if x.is_sign_negative() {
-            Self::OCTAVES - octave
-        } else {
-            Self::OCTAVES + octave
-        }
+        if x.is_sign_negative() { Self::OCTAVES - octave } else { Self::OCTAVES + octave }
     }
 
     /// The outermost edges are infinite: those bins hold everything beyond.

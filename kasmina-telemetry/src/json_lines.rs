@@ -15,9 +15,7 @@ use crate::{Bin, SeedReport, TelemetryMode, TelemetryReport};
 /// The writer's, and [`io::ErrorKind::InvalidInput`] for a report that fails [`TelemetryReport::check`];
 /// then nothing is written.
 pub fn write_json_lines(report: &TelemetryReport, writer: impl Write) -> io::Result<()> {
-    report
-        .check()
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    report.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let mut out = BufWriter::with_capacity(1 << 16, writer);
     for seed in report.iter() {
         let bins = report.histogram(seed.seed).map(|histogram| {

@@ -59,16 +59,8 @@ impl<const GRADIENT: bool> Slot<GRADIENT> {
             self.squares[l] += shifted * shifted;
         }
         for l in 0..LANES {
-            self.low[l] = if kept[l] < self.low[l] {
-                kept[l]
-            } else {
-                self.low[l]
-            };
-            self.high[l] = if kept[l] > self.high[l] {
-                kept[l]
-            } else {
-                self.high[l]
-            };
+            self.low[l] = if kept[l] < self.low[l] { kept[l] } else { self.low[l] };
+            self.high[l] = if kept[l] > self.high[l] { kept[l] } else { self.high[l] };
         }
         if !GRADIENT {
             for l in 0..LANES {
@@ -82,13 +74,7 @@ impl<const GRADIENT: bool> Slot<GRADIENT> {
     pub(crate) fn total(&self, pivot: f32, elements: u64) -> Total {
         let mut n = self.finite.map(u64::from);
         let mut dead = self.dead.map(u64::from);
-        let Self {
-            mut sum,
-            mut squares,
-            mut low,
-            mut high,
-            ..
-        } = *self;
+        let Self { mut sum, mut squares, mut low, mut high, .. } = *self;
         let mut half = LANES / 2;
         while half > 0 {
             for l in 0..half {
@@ -96,16 +82,8 @@ impl<const GRADIENT: bool> Slot<GRADIENT> {
                 dead[l] += dead[l + half];
                 sum[l] += sum[l + half];
                 squares[l] += squares[l + half];
-                low[l] = if low[l + half] < low[l] {
-                    low[l + half]
-                } else {
-                    low[l]
-                };
-                high[l] = if high[l + half] > high[l] {
-                    high[l + half]
-                } else {
-                    high[l]
-                };
+                low[l] = if low[l + half] < low[l] { low[l + half] } else { low[l] };
+                high[l] = if high[l + half] > high[l] { high[l + half] } else { high[l] };
             }
             half /= 2;
         }
@@ -164,9 +142,7 @@ pub(crate) fn slice_stats(values: &[f32], dead_epsilon: f32) -> ChunkStats {
         apart(&mut lanes);
         walk(&mut lanes, pivot, piece, dead_epsilon);
         apart(&mut lanes);
-        stats.merge(&ChunkStats::from_total(
-            &lanes.total(pivot, piece.len() as u64),
-        ));
+        stats.merge(&ChunkStats::from_total(&lanes.total(pivot, piece.len() as u64)));
     }
     stats
 }
@@ -183,9 +159,8 @@ pub(crate) fn apart<T>(lanes: &mut T) {
 pub(crate) fn without_first(mut x: [f32; LANES], taken: usize) -> [f32; LANES] {
     // Or-ing ones into every bit of a float gives a NaN, and is one instruction for all lanes.
     let start = LANES - taken;
-    let window: &[u32; LANES] = BLANKS[start..start + LANES]
-        .as_array()
-        .expect("the slice is LANES long");
+    let window: &[u32; LANES] =
+        BLANKS[start..start + LANES].as_array().expect("the slice is LANES long");
     for l in 0..LANES {
         x[l] = f32::from_bits(x[l].to_bits() | window[l]);
     }
@@ -235,10 +210,7 @@ impl Record for ChunkStats {
     fn from_total(total: &Total) -> Self {
         if total.n == 0 {
             // The lanes' extrema hold nothing real.
-            return Self {
-                nonfinite: total.nonfinite,
-                ..Self::EMPTY
-            };
+            return Self { nonfinite: total.nonfinite, ..Self::EMPTY };
         }
         let Moments { n, mean, m2 } =
             Moments::from_shifted(total.n, f64::from(total.pivot), total.sum, total.squares);
@@ -269,10 +241,7 @@ impl Record for GradientStats {
     #[inline]
     fn from_total(total: &Total) -> Self {
         if total.n == 0 {
-            return Self {
-                nonfinite: total.nonfinite,
-                ..Self::EMPTY
-            };
+            return Self { nonfinite: total.nonfinite, ..Self::EMPTY };
         }
         let moments =
             Moments::from_shifted(total.n, f64::from(total.pivot), total.sum, total.squares);

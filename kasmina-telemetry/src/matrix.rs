@@ -35,10 +35,7 @@ impl<'a> MatrixView<'a> {
     ) -> Result<Self, TelemetryError> {
         crate::error::nonzero("columns", columns)?;
         if row_stride < columns {
-            return Err(TelemetryError::StrideTooShort {
-                row_stride,
-                columns,
-            });
+            return Err(TelemetryError::StrideTooShort { row_stride, columns });
         }
         let needed = match rows {
             0 => 0,
@@ -54,12 +51,7 @@ impl<'a> MatrixView<'a> {
                 expected: needed,
             });
         }
-        Ok(Self {
-            data: &data[..needed],
-            rows,
-            columns,
-            row_stride,
-        })
+        Ok(Self { data: &data[..needed], rows, columns, row_stride })
     }
 
     /// A view of rows without gaps; `data` has exactly `rows` × `columns` values.

@@ -29,11 +29,7 @@ pub struct Moments {
 
 impl Moments {
     /// No values yet: the neutral element of [`Moments::merge`].
-    pub const EMPTY: Self = Self {
-        n: 0,
-        mean: 0.0,
-        m2: 0.0,
-    };
+    pub const EMPTY: Self = Self { n: 0, mean: 0.0, m2: 0.0 };
 
     /// Moments of all values of an iterator.
     pub fn from_values(values: impl IntoIterator<Item = f64>) -> Self {
@@ -131,9 +127,8 @@ mod tests {
 
     #[test]
     fn shifted_sums_survive_an_outlying_pivot() {
-        let values: Vec<f64> = std::iter::once(-3.0e4)
-            .chain((0..1000).map(|i| 1.0e4 + f64::from(i % 7)))
-            .collect();
+        let values: Vec<f64> =
+            std::iter::once(-3.0e4).chain((0..1000).map(|i| 1.0e4 + f64::from(i % 7))).collect();
         let pivot = values[0];
         let sum = values.iter().map(|x| x - pivot).sum();
         let squares = values.iter().map(|x| (x - pivot).powi(2)).sum();

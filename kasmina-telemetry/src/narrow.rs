@@ -63,10 +63,7 @@ struct Pivots {
 }
 
 impl Pivots {
-    const OPEN: Self = Self {
-        values: [0.0; LANES],
-        open: u16::MAX,
-    };
+    const OPEN: Self = Self { values: [0.0; LANES], open: u16::MAX };
 }
 
 impl<R: Record, const GRADIENT: bool> Narrow<R, GRADIENT> {
@@ -173,10 +170,8 @@ impl<R: Record, const GRADIENT: bool> Narrow<R, GRADIENT> {
         self.pivots.fill(Pivots::OPEN);
         for slot in 0..self.slots.len() {
             let base = self.grid.base(slot);
-            self.pivots[slot].open = self
-                .grid
-                .columns_of(slot)
-                .fold(0, |open, column| open | 1 << (column - base));
+            self.pivots[slot].open =
+                self.grid.columns_of(slot).fold(0, |open, column| open | 1 << (column - base));
         }
     }
 
@@ -262,26 +257,13 @@ impl<const GRADIENT: bool> WithSimd for Walk<'_, GRADIENT> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self {
-            grid,
-            columns,
-            x,
-            row_stride,
-            rows,
-            dead_epsilon,
-            ..
-        } = self;
+        let Self { grid, columns, x, row_stride, rows, dead_epsilon, .. } = self;
         let slots = self.slots[self.range.clone()].iter_mut();
         let pivots = self.pivots[self.range.clone()].iter_mut();
         for ((index, slot), pivots) in self.range.zip(slots).zip(pivots) {
             let own = grid.columns_of(index);
             let base = grid.base(index);
-            let mut steps = Steps {
-                slot,
-                pivots,
-                rows,
-                dead_epsilon,
-            };
+            let mut steps = Steps { slot, pivots, rows, dead_epsilon };
             if columns.start <= base && own.end <= columns.end && grid.columns >= LANES {
                 // A whole load; it overlaps the slot before where the tile's end moved this one left.
                 let taken = own.start - base;
@@ -307,9 +289,7 @@ impl<const GRADIENT: bool> WithSimd for Walk<'_, GRADIENT> {
 
 #[inline(always)]
 fn load(x: &[f32], at: usize) -> [f32; LANES] {
-    *x[at..at + LANES]
-        .as_array()
-        .expect("the slice is LANES long")
+    *x[at..at + LANES].as_array().expect("the slice is LANES long")
 }
 
 /// The rows of one call through one slot.

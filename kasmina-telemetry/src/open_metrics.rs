@@ -32,9 +32,7 @@ pub fn write_open_metrics(report: &TelemetryReport, writer: impl Write) -> io::R
 /// which would give two samples one identity.
 pub fn write_open_metrics_of(reports: &[&TelemetryReport], writer: impl Write) -> io::Result<()> {
     for (i, report) in reports.iter().enumerate() {
-        report
-            .check()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        report.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         if reports[..i].iter().any(|other| other.layer == report.layer) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -43,10 +41,8 @@ pub fn write_open_metrics_of(reports: &[&TelemetryReport], writer: impl Write) -
         }
     }
     let mut out = BufWriter::with_capacity(1 << 16, writer);
-    let layers: Vec<String> = reports
-        .iter()
-        .map(|report| format!("layer=\"{}\"", Escaped(&report.layer)))
-        .collect();
+    let layers: Vec<String> =
+        reports.iter().map(|report| format!("layer=\"{}\"", Escaped(&report.layer))).collect();
     write_layers(reports, &layers, &mut out)?;
     write_seeds(reports, &layers, &mut out)?;
     out.write_all(b"# EOF\n")?;
@@ -113,9 +109,7 @@ const LAYER_FAMILIES: [LayerFamily; 5] = [
         suffix: "",
         help: "Measured cost of telemetry, as a share of the pass without it.",
         value: |report| {
-            report
-                .overhead_percent
-                .map(|percent| Number::Double(f64::from(percent) / 100.0))
+            report.overhead_percent.map(|percent| Number::Double(f64::from(percent) / 100.0))
         },
     },
 ];
@@ -160,47 +154,30 @@ const fn seed_family(
     help: &'static str,
     value: fn(&SeedReport<'_>) -> Option<Number>,
 ) -> SeedFamily {
-    SeedFamily {
-        name,
-        unit: "",
-        help,
-        value,
-    }
+    SeedFamily { name, unit: "", help, value }
 }
 
 const SEED_FAMILIES: [SeedFamily; 14] = [
     seed_family("kasmina_seed_state_code", "Lifecycle state code.", |s| {
         s.state_code.map(|code| Number::Count(code.into()))
     }),
-    seed_family(
-        "kasmina_seed_alpha",
-        "Blend factor of the blueprint.",
-        |s| s.alpha.map(Number::Single),
-    ),
-    seed_family(
-        "kasmina_seed_elements",
-        "Finite elements measured in the window.",
-        |s| (s.elements > 0).then_some(Number::Count(s.elements)),
-    ),
+    seed_family("kasmina_seed_alpha", "Blend factor of the blueprint.", |s| {
+        s.alpha.map(Number::Single)
+    }),
+    seed_family("kasmina_seed_elements", "Finite elements measured in the window.", |s| {
+        (s.elements > 0).then_some(Number::Count(s.elements))
+    }),
     seed_family(
         "kasmina_seed_nonfinite_elements",
         "NaN and infinite elements in the window.",
         |s| s.nonfinite.map(Number::Count),
     ),
-    seed_family(
-        "kasmina_seed_variance",
-        "Population variance of the activations.",
-        |s| s.variance.map(Number::Double),
-    ),
-    seed_family("kasmina_seed_mean", "Mean of the activations.", |s| {
-        s.mean.map(Number::Double)
+    seed_family("kasmina_seed_variance", "Population variance of the activations.", |s| {
+        s.variance.map(Number::Double)
     }),
-    seed_family("kasmina_seed_min", "Least activation.", |s| {
-        s.min.map(Number::Single)
-    }),
-    seed_family("kasmina_seed_max", "Greatest activation.", |s| {
-        s.max.map(Number::Single)
-    }),
+    seed_family("kasmina_seed_mean", "Mean of the activations.", |s| s.mean.map(Number::Double)),
+    seed_family("kasmina_seed_min", "Least activation.", |s| s.min.map(Number::Single)),
+    seed_family("kasmina_seed_max", "Greatest activation.", |s| s.max.map(Number::Single)),
     SeedFamily {
         name: "kasmina_seed_dead_ratio",
         unit: "ratio",
@@ -212,21 +189,17 @@ const SEED_FAMILIES: [SeedFamily; 14] = [
         "Signal to noise of the activations, |mean| over deviation.",
         |s| s.snr.map(Number::Double),
     ),
-    seed_family(
-        "kasmina_seed_gradient_norm",
-        "Euclidean norm of the output gradient.",
-        |s| s.gradient_norm.map(Number::Double),
-    ),
+    seed_family("kasmina_seed_gradient_norm", "Euclidean norm of the output gradient.", |s| {
+        s.gradient_norm.map(Number::Double)
+    }),
     seed_family(
         "kasmina_seed_gradient_variance",
         "Population variance of the output gradient.",
         |s| s.gradient_variance.map(Number::Double),
     ),
-    seed_family(
-        "kasmina_seed_gradient_max_abs",
-        "Greatest size in the output gradient.",
-        |s| s.gradient_max_abs.map(Number::Single),
-    ),
+    seed_family("kasmina_seed_gradient_max_abs", "Greatest size in the output gradient.", |s| {
+        s.gradient_max_abs.map(Number::Single)
+    }),
     seed_family(
         "kasmina_seed_gradient_nonfinite_elements",
         "NaN and infinite elements of the output gradient in the window.",
@@ -239,13 +212,7 @@ fn write_seeds(
     layers: &[String],
     out: &mut impl Write,
 ) -> io::Result<()> {
-    head(
-        out,
-        "kasmina_seed",
-        "info",
-        "",
-        "Lifecycle state and blueprint of a seed.",
-    )?;
+    head(out, "kasmina_seed", "info", "", "Lifecycle state and blueprint of a seed.")?;
     for (report, layer) in reports.iter().zip(layers) {
         for seed in report.iter() {
             write!(out, "kasmina_seed_info{{{layer},seed=\"{}\"", seed.seed)?;
@@ -263,11 +230,7 @@ fn write_seeds(
         for (report, layer) in reports.iter().zip(layers) {
             for seed in report.iter() {
                 if let Some(value) = (family.value)(&seed) {
-                    writeln!(
-                        out,
-                        "{}{{{layer},seed=\"{}\"}} {value}",
-                        family.name, seed.seed
-                    )?;
+                    writeln!(out, "{}{{{layer},seed=\"{}\"}} {value}", family.name, seed.seed)?;
                 }
             }
         }
@@ -276,30 +239,17 @@ fn write_seeds(
         return Ok(());
     }
     let name = "kasmina_seed_activation";
-    head(
-        out,
-        name,
-        "summary",
-        "",
-        "Estimated quantiles of the activations.",
-    )?;
+    head(out, name, "summary", "", "Estimated quantiles of the activations.")?;
     for (report, layer) in reports.iter().zip(layers) {
         for (seed, histogram) in report.histograms.iter().flatten().enumerate() {
             for q in QUANTILES {
                 if let Some(value) = histogram.quantile(q) {
                     let value = Number::Double(value);
-                    writeln!(
-                        out,
-                        "{name}{{{layer},seed=\"{seed}\",quantile=\"{q}\"}} {value}"
-                    )?;
+                    writeln!(out, "{name}{{{layer},seed=\"{seed}\",quantile=\"{q}\"}} {value}")?;
                 }
             }
             if histogram.count() > 0 {
-                writeln!(
-                    out,
-                    "{name}_count{{{layer},seed=\"{seed}\"}} {}",
-                    histogram.count()
-                )?;
+                writeln!(out, "{name}_count{{{layer},seed=\"{seed}\"}} {}", histogram.count())?;
             }
         }
     }

@@ -69,9 +69,7 @@ pub fn summary(x: &[f32], options: &ReductionOptions) -> Option<Summary> {
         })?,
         ReductionStrategy::Atomic => {
             let shared = Shared::default();
-            (0..pieces)
-                .into_par_iter()
-                .for_each(|piece| shared.fold(x, piece, &part(piece)));
+            (0..pieces).into_par_iter().for_each(|piece| shared.fold(x, piece, &part(piece)));
             shared.into_partial(x)
         }
     };
@@ -154,10 +152,7 @@ impl Partial {
     fn finish(&self, x: &[f32], nan: NanPolicy) -> Option<Summary> {
         let first = |piece: usize, wanted: &dyn Fn(f32) -> bool| {
             let start = piece * PIECE;
-            x.iter()
-                .skip(start)
-                .position(|&x| wanted(x))
-                .map(|i| start + i)
+            x.iter().skip(start).position(|&x| wanted(x)).map(|i| start + i)
         };
         if nan == NanPolicy::Propagate && self.nan_piece != usize::MAX {
             let at = first(self.nan_piece, &f32::is_nan)?;
@@ -243,16 +238,8 @@ impl Lanes {
         }
         for l in 0..LANES {
             // A comparison with NaN is false, so a NaN stays out of both.
-            self.low[l] = if x[l] < self.low[l] {
-                x[l]
-            } else {
-                self.low[l]
-            };
-            self.high[l] = if x[l] > self.high[l] {
-                x[l]
-            } else {
-                self.high[l]
-            };
+            self.low[l] = if x[l] < self.low[l] { x[l] } else { self.low[l] };
+            self.high[l] = if x[l] > self.high[l] { x[l] } else { self.high[l] };
             self.numbers[l] += u32::from(!x[l].is_nan());
         }
     }
@@ -278,11 +265,7 @@ impl Lanes {
             min_piece: piece,
             max: self.high[0],
             max_piece: piece,
-            nan_piece: if (self.numbers[0] as usize) < len {
-                piece
-            } else {
-                usize::MAX
-            },
+            nan_piece: if (self.numbers[0] as usize) < len { piece } else { usize::MAX },
         }
     }
 }
@@ -345,9 +328,7 @@ impl Shared {
 /// Puts the index of `extreme`, which lies in `piece`, into `cell` where it beats what is held there.
 fn offer(cell: &AtomicUsize, x: &[f32], piece: usize, extreme: f32, beats: fn(f32, f32) -> bool) {
     // The held value only gets better, so what it beats already needs no place.
-    if x.get(cell.load(Relaxed))
-        .is_some_and(|&held| beats(held, extreme))
-    {
+    if x.get(cell.load(Relaxed)).is_some_and(|&held| beats(held, extreme)) {
         return;
     }
     let start = piece * PIECE;
@@ -381,10 +362,7 @@ mod tests {
             for piece in order {
                 shared.fold(&x, piece, &Arch::new().dispatch(Part { x: &x, piece }));
             }
-            let summary = shared
-                .into_partial(&x)
-                .finish(&x, NanPolicy::Propagate)
-                .unwrap();
+            let summary = shared.into_partial(&x).finish(&x, NanPolicy::Propagate).unwrap();
             assert_eq!((summary.arg_max, summary.arg_min), (7, 8));
         }
     }

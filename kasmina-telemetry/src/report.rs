@@ -156,11 +156,7 @@ impl TelemetryReport {
             if actual == expected {
                 Ok(())
             } else {
-                Err(TelemetryError::WrongLength {
-                    what,
-                    actual,
-                    expected,
-                })
+                Err(TelemetryError::WrongLength { what, actual, expected })
             }
         };
         length("state", self.state.len())?;
@@ -174,16 +170,11 @@ impl TelemetryReport {
         }
         let unnamed = |what, value: Option<f64>| match value {
             None => Ok(()),
-            Some(value) => Err(TelemetryError::OutOfRange {
-                what,
-                value,
-                limit: "a code that has a name",
-            }),
+            Some(value) => {
+                Err(TelemetryError::OutOfRange { what, value, limit: "a code that has a name" })
+            }
         };
-        let state = self
-            .state
-            .iter()
-            .find(|&&code| self.state_name(code).is_none());
+        let state = self.state.iter().find(|&&code| self.state_name(code).is_none());
         unnamed("state", state.map(|&code| f64::from(code)))?;
         let blueprint = self
             .blueprint
@@ -235,8 +226,6 @@ impl TelemetryReport {
     }
 
     fn blueprint_name(&self, code: u16) -> Option<&str> {
-        self.blueprint_names
-            .get(usize::from(code))
-            .map(String::as_str)
+        self.blueprint_names.get(usize::from(code)).map(String::as_str)
     }
 }

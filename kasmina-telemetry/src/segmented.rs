@@ -70,27 +70,16 @@ pub fn offsets(
     options: &ReductionOptions,
 ) -> Result<Vec<ChunkStats>, TelemetryError> {
     if offsets.is_empty() {
-        return Err(TelemetryError::WrongLength {
-            what: "offsets",
-            actual: 0,
-            expected: 1,
-        });
+        return Err(TelemetryError::WrongLength { what: "offsets", actual: 0, expected: 1 });
     }
     let mut low = 0;
     for (index, &value) in offsets.iter().enumerate() {
         if value < low || value > x.len() {
-            return Err(TelemetryError::BadOffset {
-                index,
-                value,
-                low,
-                high: x.len(),
-            });
+            return Err(TelemetryError::BadOffset { index, value, low, high: x.len() });
         }
         low = value;
     }
-    Ok(contiguous(x, offsets.len() - 1, options, |i| {
-        offsets[i]..offsets[i + 1]
-    }))
+    Ok(contiguous(x, offsets.len() - 1, options, |i| offsets[i]..offsets[i + 1]))
 }
 
 /// Statistics of each `chunk` columns over all rows: one record a seed, ceil(columns / chunk) of them.
@@ -171,10 +160,7 @@ fn push_blocks(
 /// next seed's, an order that memory answers slowly.
 fn touch(row: &[f32]) {
     const LINE: usize = 16;
-    let sum = row
-        .iter()
-        .step_by(LINE)
-        .fold(0_u32, |sum, x| sum ^ x.to_bits());
+    let sum = row.iter().step_by(LINE).fold(0_u32, |sum, x| sum ^ x.to_bits());
     std::hint::black_box(sum);
 }
 
@@ -192,13 +178,7 @@ fn chunked<R: Shareable>(
         let seeds = cut.seeds_of(tile);
         seeds.start * chunk..matrix.columns().min(seeds.end * chunk)
     };
-    let run = |i: usize| {
-        task(
-            cut.rows_of(i % cut.blocks),
-            columns_of(i / cut.blocks),
-            chunk,
-        )
-    };
+    let run = |i: usize| task(cut.rows_of(i % cut.blocks), columns_of(i / cut.blocks), chunk);
     let tasks = (0..cut.tiles * cut.blocks).into_par_iter();
     match strategy {
         ReductionStrategy::Hierarchical | ReductionStrategy::Direct => {
@@ -251,10 +231,7 @@ fn contiguous(
     let strategy = options.strategy;
     let batches = batches(segments, &segment);
     let run = |range: Range<usize>| {
-        arch.dispatch(Flat {
-            x: &x[range],
-            dead_epsilon: options.dead_epsilon,
-        })
+        arch.dispatch(Flat { x: &x[range], dead_epsilon: options.dead_epsilon })
     };
     if strategy == ReductionStrategy::Atomic {
         let cells: Vec<SharedStats> = (0..segments)
@@ -286,10 +263,7 @@ fn contiguous(
         let length = |i: usize| segment(i).len();
         match own {
             [one] if strategy == ReductionStrategy::Hierarchical && length(batch.start) > PIECE => {
-                let parts = pieces(segment(batch.start))
-                    .into_par_iter()
-                    .map(run)
-                    .collect();
+                let parts = pieces(segment(batch.start)).into_par_iter().map(run).collect();
                 *one = tree(parts, ChunkStats::merge).unwrap_or(ChunkStats::EMPTY);
             }
             many => arch.dispatch(Segments {
@@ -326,11 +300,7 @@ fn batches(segments: usize, segment: impl Fn(usize) -> Range<usize>) -> Vec<Rang
 
 /// A range cut into pieces.
 fn pieces(range: Range<usize>) -> Vec<Range<usize>> {
-    range
-        .clone()
-        .step_by(PIECE)
-        .map(|start| start..range.end.min(start + PIECE))
-        .collect()
+    range.clone().step_by(PIECE).map(|start| start..range.end.min(start + PIECE)).collect()
 }
 
 /// One run of values, compiled per instruction set.

@@ -85,20 +85,12 @@ impl ChunkStats {
     /// Count, mean and m2 alone.
     #[inline]
     pub fn moments(&self) -> Moments {
-        Moments {
-            n: self.n,
-            mean: self.mean,
-            m2: self.m2,
-        }
+        Moments { n: self.n, mean: self.mean, m2: self.m2 }
     }
 
     #[inline]
     fn set_moments(&mut self, moments: Moments) {
-        Moments {
-            n: self.n,
-            mean: self.mean,
-            m2: self.m2,
-        } = moments;
+        Moments { n: self.n, mean: self.mean, m2: self.m2 } = moments;
     }
 
     /// Mean, or `None` when no element was finite.
@@ -130,8 +122,7 @@ impl ChunkStats {
     ///
     /// With `epsilon` = 0 a constant signal gives +Inf, and a constant zero NaN.
     pub fn snr(&self, epsilon: f64) -> Option<f64> {
-        self.variance()
-            .map(|variance| self.mean.abs() / (variance + epsilon).sqrt())
+        self.variance().map(|variance| self.mean.abs() / (variance + epsilon).sqrt())
     }
 }
 
@@ -169,14 +160,8 @@ pub struct GradientStats {
 
 impl GradientStats {
     /// Nothing seen yet: the neutral element of [`GradientStats::merge`].
-    pub const EMPTY: Self = Self {
-        n: 0,
-        nonfinite: 0,
-        mean: 0.0,
-        m2: 0.0,
-        max_abs: 0.0,
-        sum_squares: 0.0,
-    };
+    pub const EMPTY: Self =
+        Self { n: 0, nonfinite: 0, mean: 0.0, m2: 0.0, max_abs: 0.0, sum_squares: 0.0 };
 
     /// Adds one element.
     #[inline]
@@ -188,11 +173,7 @@ impl GradientStats {
         let mut moments = self.moments();
         moments.push(f64::from(g));
         self.set_moments(moments);
-        self.max_abs = if g.abs() > self.max_abs {
-            g.abs()
-        } else {
-            self.max_abs
-        };
+        self.max_abs = if g.abs() > self.max_abs { g.abs() } else { self.max_abs };
         self.sum_squares += f64::from(g) * f64::from(g);
     }
 
@@ -212,20 +193,12 @@ impl GradientStats {
     /// Count, mean and m2 alone.
     #[inline]
     pub fn moments(&self) -> Moments {
-        Moments {
-            n: self.n,
-            mean: self.mean,
-            m2: self.m2,
-        }
+        Moments { n: self.n, mean: self.mean, m2: self.m2 }
     }
 
     #[inline]
     fn set_moments(&mut self, moments: Moments) {
-        Moments {
-            n: self.n,
-            mean: self.mean,
-            m2: self.m2,
-        } = moments;
+        Moments { n: self.n, mean: self.mean, m2: self.m2 } = moments;
     }
 
     /// Euclidean norm √Σg², or `None` when no element was finite.

@@ -141,9 +141,7 @@ impl Cut {
 /// Adds to an f64 that lives in an atomic's bits.
 pub(crate) fn add_f64(cell: &AtomicU64, x: f64) {
     // The closure always gives a value, so this cannot fail.
-    let _ = cell.fetch_update(Relaxed, Relaxed, |bits| {
-        Some((f64::from_bits(bits) + x).to_bits())
-    });
+    let _ = cell.fetch_update(Relaxed, Relaxed, |bits| Some((f64::from_bits(bits) + x).to_bits()));
 }
 
 /// Replaces an f32 that lives in an atomic's bits where `better(x, held)`.
@@ -246,14 +244,9 @@ mod tests {
     #[test]
     fn a_cut_covers_every_row_and_seed_once() {
         for rows in [0, 1, 2, 7, 1000, 70_000] {
-            for (columns, chunk) in [
-                (1, 1),
-                (511, 1),
-                (5000, 3),
-                (4096, 64),
-                (100_000, 100_000),
-                (9, 20),
-            ] {
+            for (columns, chunk) in
+                [(1, 1), (511, 1), (5000, 3), (4096, 64), (100_000, 100_000), (9, 20)]
+            {
                 for split in [false, true] {
                     let cut = Cut::new(rows, columns, chunk, split);
                     let covered: usize = (0..cut.blocks).map(|b| cut.rows_of(b).len()).sum();

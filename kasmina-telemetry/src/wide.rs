@@ -167,12 +167,7 @@ impl<const GRADIENT: bool> WithSimd for Walk<'_, GRADIENT> {
             let mut lanes = *slot;
             while row < self.now {
                 let at = row * self.row_stride + offset;
-                walk(
-                    &mut lanes,
-                    *pivot,
-                    &self.x[at..at + width],
-                    self.dead_epsilon,
-                );
+                walk(&mut lanes, *pivot, &self.x[at..at + width], self.dead_epsilon);
                 row += 1;
             }
             *slot = lanes;

@@ -10,14 +10,7 @@ use support::{Noise, chunk_of, chunk_stats, gradient_stats, same_chunk, same_gra
 
 /// Shape of a tile and its rows' values.
 fn tile() -> impl Strategy<Value = (usize, usize, usize, Vec<f32>)> {
-    let chunk = prop_oneof![
-        1_usize..40,
-        Just(1),
-        Just(15),
-        Just(16),
-        Just(17),
-        40_usize..200
-    ];
+    let chunk = prop_oneof![1_usize..40, Just(1), Just(15), Just(16), Just(17), 40_usize..200];
     (1_usize..150, chunk, 1_usize..9).prop_flat_map(|(columns, chunk, rows)| {
         values(columns * rows).prop_map(move |x| (columns, chunk, rows, x))
     })
@@ -155,9 +148,7 @@ fn variance_survives_offset_and_outlier_over_many_rows() {
         let seeds = acc.seeds();
         let mut seen = vec![Vec::new(); seeds];
         for row in 0..rows {
-            let mut x: Vec<f32> = (0..columns)
-                .map(|_| (1e4 + noise.normal()) as f32)
-                .collect();
+            let mut x: Vec<f32> = (0..columns).map(|_| (1e4 + noise.normal()) as f32).collect();
             if row == 0 {
                 x.iter_mut().step_by(chunk).for_each(|x| *x = -7e4);
             }
@@ -175,15 +166,9 @@ fn variance_survives_offset_and_outlier_over_many_rows() {
             let want = chunk_stats(&seen[seed], 1e-8);
             let off = out[seed].variance().unwrap() / want.variance().unwrap() - 1.0;
             assert!(off.abs() < 1e-7, "chunk {chunk}: variance off by {off:e}");
-            assert_eq!(
-                (out[seed].n, out[seed].min, out[seed].max),
-                (want.n, want.min, want.max)
-            );
+            assert_eq!((out[seed].n, out[seed].min, out[seed].max), (want.n, want.min, want.max));
             let off = out_gradients[seed].variance().unwrap() / want.variance().unwrap() - 1.0;
-            assert!(
-                off.abs() < 1e-7,
-                "chunk {chunk}: gradient variance off by {off:e}"
-            );
+            assert!(off.abs() < 1e-7, "chunk {chunk}: gradient variance off by {off:e}");
         }
     }
 }
@@ -234,26 +219,15 @@ fn a_folded_accumulator_starts_anew() {
         let mut out_gradients = vec![GradientStats::EMPTY; seeds];
         acc.finish(&mut out);
         gradients.finish(&mut out_gradients);
-        assert!(
-            out.iter()
-                .all(|s| (s.n, s.mean, s.m2) == (40_000 * width, 5.0, 0.0))
-        );
+        assert!(out.iter().all(|s| (s.n, s.mean, s.m2) == (40_000 * width, 5.0, 0.0)));
         let mut again = vec![ChunkStats::EMPTY; seeds];
         let mut again_gradients = vec![GradientStats::EMPTY; seeds];
         acc.push_row(0..seeds, &vec![-1.0; columns]);
         gradients.push_row(0..seeds, &vec![-1.0; columns]);
         acc.finish(&mut again);
         gradients.finish(&mut again_gradients);
-        assert!(
-            again
-                .iter()
-                .all(|s| (s.n, s.mean, s.max) == (width, -1.0, -1.0))
-        );
-        assert!(
-            again_gradients
-                .iter()
-                .all(|g| (g.n, g.max_abs) == (width, 1.0))
-        );
+        assert!(again.iter().all(|s| (s.n, s.mean, s.max) == (width, -1.0, -1.0)));
+        assert!(again_gradients.iter().all(|g| (g.n, g.max_abs) == (width, 1.0)));
     }
 }
 
@@ -274,10 +248,8 @@ fn rows_without_a_finite_value_leave_no_trace_in_extrema() {
             acc.finish(&mut out);
             gradients.finish(&mut out_gradients);
             for (chunk, gradient) in out.iter().zip(&out_gradients) {
-                let extrema = (
-                    chunk.min.abs().min(chunk.max.abs()),
-                    chunk.min.abs().max(chunk.max.abs()),
-                );
+                let extrema =
+                    (chunk.min.abs().min(chunk.max.abs()), chunk.min.abs().max(chunk.max.abs()));
                 assert_eq!((extrema, chunk.mean), ((5.0, 6.0), 5.5 * f64::from(sign)));
                 assert_eq!(chunk.nonfinite, chunk.n / 2 * 3);
                 assert_eq!((gradient.max_abs, gradient.variance()), (6.0, Some(0.25)));
@@ -288,13 +260,7 @@ fn rows_without_a_finite_value_leave_no_trace_in_extrema() {
 
 #[test]
 fn dead_threshold_is_inclusive_and_never_takes_what_is_not_finite() {
-    for (epsilon, dead) in [
-        (1e-8, 4),
-        (0.0, 2),
-        (-1.0, 0),
-        (f32::NAN, 0),
-        (f32::INFINITY, 6),
-    ] {
+    for (epsilon, dead) in [(1e-8, 4), (0.0, 2), (-1.0, 0), (f32::NAN, 0), (f32::INFINITY, 6)] {
         for columns in [9, 18] {
             let mut x = vec![
                 0.0,
@@ -343,15 +309,11 @@ fn zero_sizes_are_refused() {
 #[test]
 #[should_panic(expected = "do not make 5 values")]
 fn a_row_of_the_wrong_length_is_refused() {
-    ChunkAccumulator::new(8, 2, 0.0)
-        .unwrap()
-        .push_row(0..4, &[0.0; 5]);
+    ChunkAccumulator::new(8, 2, 0.0).unwrap().push_row(0..4, &[0.0; 5]);
 }
 
 #[test]
 #[should_panic(expected = "outside the tile")]
 fn seeds_outside_the_tile_are_refused() {
-    ChunkAccumulator::new(8, 2, 0.0)
-        .unwrap()
-        .push_row(3..5, &[0.0; 4]);
+    ChunkAccumulator::new(8, 2, 0.0).unwrap().push_row(3..5, &[0.0; 4]);
 }

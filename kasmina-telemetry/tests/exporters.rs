@@ -31,11 +31,7 @@ fn report() -> TelemetryReport {
         gradient: vec![gradient, GradientStats::EMPTY, GradientStats::EMPTY],
         state: vec![3, 0, 0],
         alpha: vec![0.25, f32::NAN, 0.0],
-        blueprint: vec![
-            0,
-            TelemetryReport::NO_BLUEPRINT,
-            TelemetryReport::NO_BLUEPRINT,
-        ],
+        blueprint: vec![0, TelemetryReport::NO_BLUEPRINT, TelemetryReport::NO_BLUEPRINT],
         state_names: &["DORMANT", "GERMINATED", "TRAINING", "GRAFTING"],
         blueprint_names: Arc::from(["bottleneck".to_owned()]),
         histograms: Some(vec![histogram, Histogram::EMPTY, Histogram::EMPTY]),
@@ -52,10 +48,7 @@ fn json_lines_read_back() {
     let mut text = Vec::new();
     write_json_lines(&report(), &mut text).unwrap();
     let text = String::from_utf8(text).unwrap();
-    let lines: Vec<Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 3);
     let first = &lines[0];
     assert_eq!(first["layer"], "enc \"0\"\\\nnorm");
@@ -63,18 +56,9 @@ fn json_lines_read_back() {
         (&first["seed"], &first["epoch"], &first["steps"]),
         (&0.into(), &7.into(), &30.into())
     );
-    assert_eq!(
-        (&first["state"], &first["state_code"]),
-        (&"GRAFTING".into(), &3.into())
-    );
-    assert_eq!(
-        (&first["blueprint"], &first["alpha"]),
-        (&"bottleneck".into(), &0.25.into())
-    );
-    assert_eq!(
-        (&first["elements"], &first["nonfinite"]),
-        (&3.into(), &1.into())
-    );
+    assert_eq!((&first["state"], &first["state_code"]), (&"GRAFTING".into(), &3.into()));
+    assert_eq!((&first["blueprint"], &first["alpha"]), (&"bottleneck".into(), &0.25.into()));
+    assert_eq!((&first["elements"], &first["nonfinite"]), (&3.into(), &1.into()));
     assert_eq!(
         (&first["mean"], &first["min"], &first["max"]),
         (&(-0.5).into(), &(-2.5).into(), &1.0.into())
@@ -83,33 +67,17 @@ fn json_lines_read_back() {
     assert!((variance - 6.5 / 3.0).abs() < 1e-15);
     assert!((first["snr"].as_f64().unwrap() - 0.5 / (variance + 1e-8).sqrt()).abs() < 1e-15);
     assert!((first["dead_ratio"].as_f64().unwrap() - 1.0 / 3.0).abs() < 1e-16);
-    assert_eq!(
-        (&first["gradient_norm"], &first["gradient_max_abs"]),
-        (&5.0.into(), &4.0.into())
-    );
+    assert_eq!((&first["gradient_norm"], &first["gradient_max_abs"]), (&5.0.into(), &4.0.into()));
     assert_eq!(first["histogram"].as_array().unwrap().len(), 3);
-    assert_eq!(
-        (&first["mode"], &first["kernel"]),
-        (&"debug".into(), &"rayon".into())
-    );
+    assert_eq!((&first["mode"], &first["kernel"]), (&"debug".into(), &"rayon".into()));
     for empty in &lines[1..] {
-        for key in [
-            "variance",
-            "mean",
-            "min",
-            "max",
-            "dead_ratio",
-            "snr",
-            "gradient_norm",
-            "blueprint",
-        ] {
+        for key in
+            ["variance", "mean", "min", "max", "dead_ratio", "snr", "gradient_norm", "blueprint"]
+        {
             assert_eq!(empty.get(key), Some(&Value::Null), "{key}");
         }
     }
-    assert_eq!(
-        (&lines[1]["nonfinite"], &lines[2]["nonfinite"]),
-        (&1.into(), &Value::Null)
-    );
+    assert_eq!((&lines[1]["nonfinite"], &lines[2]["nonfinite"]), (&1.into(), &Value::Null));
     assert_eq!(lines[1]["alpha"], Value::Null, "JSON has no NaN");
 }
 
@@ -143,17 +111,11 @@ fn parse(text: &str) -> BTreeMap<String, Family> {
                 current = name.to_owned();
             }
             let family = families.entry(name.to_owned()).or_default();
-            assert!(
-                family.samples.is_empty(),
-                "metadata of {name} behind its samples"
-            );
+            assert!(family.samples.is_empty(), "metadata of {name} behind its samples");
             match what {
                 "TYPE" => family.kind = rest.to_owned(),
                 "UNIT" => {
-                    assert!(
-                        name.ends_with(&format!("_{rest}")),
-                        "{name} does not end in {rest}"
-                    );
+                    assert!(name.ends_with(&format!("_{rest}")), "{name} does not end in {rest}");
                     family.unit = Some(rest.to_owned());
                 }
                 "HELP" => family.help = true,
@@ -163,9 +125,7 @@ fn parse(text: &str) -> BTreeMap<String, Family> {
         }
         let (name, rest) = line.split_once('{').expect("every sample has labels");
         let family = families.get_mut(&current).expect("metadata come first");
-        let suffix = name
-            .strip_prefix(&current)
-            .expect("a sample of the current family");
+        let suffix = name.strip_prefix(&current).expect("a sample of the current family");
         let fits = match family.kind.as_str() {
             "gauge" => suffix.is_empty(),
             "counter" => suffix == "_total",
@@ -175,20 +135,13 @@ fn parse(text: &str) -> BTreeMap<String, Family> {
         };
         assert!(fits, "{name} in a {}", family.kind);
         let (labels, value) = labels(rest);
-        assert!(
-            seen.insert((name.to_owned(), labels.clone())),
-            "{line} comes twice"
-        );
+        assert!(seen.insert((name.to_owned(), labels.clone())), "{line} comes twice");
         let value = match value.strip_prefix(' ').expect("a space before the value") {
             "+Inf" => f64::INFINITY,
             "-Inf" => f64::NEG_INFINITY,
             "NaN" => f64::NAN,
             number => {
-                assert!(
-                    number
-                        .bytes()
-                        .all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b))
-                );
+                assert!(number.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b)));
                 number.parse().unwrap()
             }
         };
@@ -197,11 +150,7 @@ fn parse(text: &str) -> BTreeMap<String, Family> {
         }
         family.samples.push((name.to_owned(), (labels, value)));
     }
-    assert!(
-        families
-            .values()
-            .all(|family| family.help && !family.kind.is_empty())
-    );
+    assert!(families.values().all(|family| family.help && !family.kind.is_empty()));
     families
 }
 
@@ -224,10 +173,7 @@ fn labels(text: &str) -> (BTreeMap<String, String>, &str) {
                 (_, c) => value.push(c),
             }
         };
-        assert!(
-            labels.insert(name.to_owned(), value).is_none(),
-            "{name} comes twice"
-        );
+        assert!(labels.insert(name.to_owned(), value).is_none(), "{name} comes twice");
         rest = &after[end + 1..];
         match rest.split_at(1) {
             (",", more) => rest = more,
@@ -251,12 +197,7 @@ fn open_metrics_reads_back() {
     let families = parse(std::str::from_utf8(&text).unwrap());
     let layer = &report.layer;
     for family in families.values() {
-        assert!(
-            family
-                .samples
-                .iter()
-                .all(|(_, (labels, _))| labels["layer"] == *layer)
-        );
+        assert!(family.samples.iter().all(|(_, (labels, _))| labels["layer"] == *layer));
     }
     let value = |name: &str, seed| of_seed(&families[name], seed);
     assert_eq!(value("kasmina_seed_mean", "0"), Some(-0.5));
@@ -264,48 +205,21 @@ fn open_metrics_reads_back() {
     assert_eq!(value("kasmina_seed_gradient_norm", "0"), Some(5.0));
     assert_eq!(value("kasmina_seed_nonfinite_elements", "1"), Some(1.0));
     assert!(value("kasmina_seed_alpha", "1").unwrap().is_nan());
-    for name in [
-        "variance",
-        "mean",
-        "min",
-        "max",
-        "dead_ratio",
-        "snr",
-        "elements",
-        "gradient_norm",
-    ] {
+    for name in ["variance", "mean", "min", "max", "dead_ratio", "snr", "elements", "gradient_norm"]
+    {
         let family = &families[&format!("kasmina_seed_{name}")];
-        assert_eq!(
-            family.samples.len(),
-            1,
-            "{name} of unmeasured seeds must be absent"
-        );
+        assert_eq!(family.samples.len(), 1, "{name} of unmeasured seeds must be absent");
     }
     assert_eq!(value("kasmina_seed_nonfinite_elements", "2"), None);
-    assert_eq!(
-        families["kasmina_seed_dead_ratio"].unit.as_deref(),
-        Some("ratio")
-    );
-    assert_eq!(
-        families["kasmina_layer_saturated_elements"].samples[0].1.1,
-        5.0
-    );
+    assert_eq!(families["kasmina_seed_dead_ratio"].unit.as_deref(), Some("ratio"));
+    assert_eq!(families["kasmina_layer_saturated_elements"].samples[0].1.1, 5.0);
     assert_eq!(families["kasmina_layer_epochs"].kind, "counter");
-    let overhead = families["kasmina_layer_telemetry_overhead_ratio"].samples[0]
-        .1
-        .1;
+    let overhead = families["kasmina_layer_telemetry_overhead_ratio"].samples[0].1.1;
     assert!((overhead - 0.02).abs() < 1e-9);
     let info = &families["kasmina_seed"].samples[0].1.0;
-    assert_eq!(
-        (info["state"].as_str(), info["blueprint"].as_str()),
-        ("GRAFTING", "bottleneck")
-    );
+    assert_eq!((info["state"].as_str(), info["blueprint"].as_str()), ("GRAFTING", "bottleneck"));
     let quantiles = &families["kasmina_seed_activation"].samples;
-    assert_eq!(
-        quantiles.len(),
-        6,
-        "five quantiles and a count of the one measured seed"
-    );
+    assert_eq!(quantiles.len(), 6, "five quantiles and a count of the one measured seed");
 }
 
 #[test]
@@ -319,12 +233,7 @@ fn several_layers_share_families_and_must_differ_in_name() {
     write_open_metrics_of(&[&first, &second], &mut text).unwrap();
     let families = parse(std::str::from_utf8(&text).unwrap());
     assert_eq!(families["kasmina_seed_mean"].samples.len(), 2);
-    assert_eq!(
-        families["kasmina_layer_telemetry_overhead_ratio"]
-            .samples
-            .len(),
-        1
-    );
+    assert_eq!(families["kasmina_layer_telemetry_overhead_ratio"].samples.len(), 1);
     let error = write_open_metrics_of(&[&first, &first], &mut Vec::new()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
 }

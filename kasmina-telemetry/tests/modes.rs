@@ -77,10 +77,7 @@ proptest! {
 fn bins_rise_without_gaps() {
     let bins: Vec<_> = Histogram::EMPTY.bins().collect();
     assert_eq!(bins.len(), Histogram::BINS);
-    assert!(
-        bins.windows(2)
-            .all(|pair| pair[0].high == pair[1].low && pair[0].low < pair[1].low)
-    );
+    assert!(bins.windows(2).all(|pair| pair[0].high == pair[1].low && pair[0].low < pair[1].low));
     assert_eq!(bins[0].low, f32::NEG_INFINITY);
     assert_eq!(bins[bins.len() - 1].high, f32::INFINITY);
 }
@@ -98,23 +95,11 @@ fn quantiles_of_nothing_and_of_nonsense_are_none() {
 
 #[test]
 fn bad_modes_are_refused() {
-    assert_eq!(
-        TelemetryMode::sampling(0, 0.5),
-        Err(TelemetryError::Zero { what: "every" })
-    );
+    assert_eq!(TelemetryMode::sampling(0, 0.5), Err(TelemetryError::Zero { what: "every" }));
     for fraction in [0.0, -0.5, 1.5, f32::NAN, f32::INFINITY] {
         let error = TelemetryMode::sampling(3, fraction);
-        assert!(matches!(
-            error,
-            Err(TelemetryError::OutOfRange {
-                what: "fraction",
-                ..
-            })
-        ));
-        let unchecked = TelemetryMode::Sampling {
-            every: NonZeroU32::MIN,
-            fraction,
-        };
+        assert!(matches!(error, Err(TelemetryError::OutOfRange { what: "fraction", .. })));
+        let unchecked = TelemetryMode::Sampling { every: NonZeroU32::MIN, fraction };
         assert!(unchecked.validated().is_err());
     }
     for json in [
@@ -122,15 +107,9 @@ fn bad_modes_are_refused() {
         r#"{"sampling": {"every": 2, "fraction": 2.0}}"#,
         r#""verbose""#,
     ] {
-        assert!(
-            serde_json::from_str::<TelemetryMode>(json).is_err(),
-            "{json}"
-        );
+        assert!(serde_json::from_str::<TelemetryMode>(json).is_err(), "{json}");
     }
-    assert_eq!(
-        serde_json::from_str::<TelemetryMode>(r#""debug""#).unwrap(),
-        TelemetryMode::Debug
-    );
+    assert_eq!(serde_json::from_str::<TelemetryMode>(r#""debug""#).unwrap(), TelemetryMode::Debug);
 }
 
 #[test]
@@ -138,11 +117,7 @@ fn production_and_debug_measure_everything() {
     for mode in [TelemetryMode::Production, TelemetryMode::Debug] {
         assert!((0..50).all(|step| mode.samples_step(step) && mode.samples(step, 7)));
     }
-    assert!(
-        TelemetryMode::sampling(1, 1.0)
-            .unwrap()
-            .samples(u64::MAX, u32::MAX)
-    );
+    assert!(TelemetryMode::sampling(1, 1.0).unwrap().samples(u64::MAX, u32::MAX));
 }
 
 #[test]
@@ -155,9 +130,6 @@ fn scopes_cover_what_they_say() {
     for (scope, dormant, other) in table {
         assert_eq!((scope.covers(true), scope.covers(false)), (dormant, other));
         let json = serde_json::to_string(&scope).unwrap();
-        assert_eq!(
-            serde_json::from_str::<TelemetryScope>(&json).unwrap(),
-            scope
-        );
+        assert_eq!(serde_json::from_str::<TelemetryScope>(&json).unwrap(), scope);
     }
 }

@@ -13,18 +13,11 @@ use support::{
     values,
 };
 
-const STRATEGIES: [ReductionStrategy; 3] = [
-    ReductionStrategy::Hierarchical,
-    ReductionStrategy::Atomic,
-    ReductionStrategy::Direct,
-];
+const STRATEGIES: [ReductionStrategy; 3] =
+    [ReductionStrategy::Hierarchical, ReductionStrategy::Atomic, ReductionStrategy::Direct];
 
 fn options(strategy: ReductionStrategy, nan: NanPolicy) -> ReductionOptions {
-    ReductionOptions {
-        strategy,
-        nan,
-        dead_epsilon: 1e-8,
-    }
+    ReductionOptions { strategy, nan, dead_epsilon: 1e-8 }
 }
 
 fn near(got: f64, want: f64, scale: f64) -> Result<(), TestCaseError> {
@@ -45,10 +38,8 @@ fn matrix() -> impl Strategy<Value = (usize, usize, usize, Vec<f32>)> {
 fn check_flat(x: &[f32], strategy: ReductionStrategy, nan: NanPolicy) -> Result<(), TestCaseError> {
     let options = options(strategy, nan);
     let got = reduce::summary(x, &options);
-    let numbers: Vec<(usize, f32)> = (0..)
-        .zip(x.iter().copied())
-        .filter(|(_, x)| !x.is_nan())
-        .collect();
+    let numbers: Vec<(usize, f32)> =
+        (0..).zip(x.iter().copied()).filter(|(_, x)| !x.is_nan()).collect();
     let first_nan = x.iter().position(|x| x.is_nan());
     if let (NanPolicy::Propagate, Some(at)) = (nan, first_nan) {
         let got = got.expect("there are values");
@@ -210,9 +201,7 @@ proptest! {
 #[test]
 fn long_slices_match_a_loop() {
     let mut noise = Noise(11);
-    let x: Vec<f32> = (0..300_000)
-        .map(|_| (1e4 + noise.normal()) as f32)
-        .collect();
+    let x: Vec<f32> = (0..300_000).map(|_| (1e4 + noise.normal()) as f32).collect();
     for n in [65_535, 65_536, 65_537, 131_072, 200_003] {
         for strategy in STRATEGIES {
             check_flat(&x[..n], strategy, NanPolicy::Propagate).unwrap();
@@ -239,9 +228,7 @@ fn long_slices_match_a_loop() {
 #[test]
 fn uneven_segments_and_large_matrices_match_two_passes() {
     let mut noise = Noise(5);
-    let x: Vec<f32> = (0..700 * 700)
-        .map(|_| (1e4 + noise.normal()) as f32)
-        .collect();
+    let x: Vec<f32> = (0..700 * 700).map(|_| (1e4 + noise.normal()) as f32).collect();
     let offsets = [0, 3, 3, 300_000, 300_064, 490_000];
     let view = MatrixView::contiguous(&x, 700, 700).unwrap();
     for strategy in STRATEGIES {
@@ -267,14 +254,7 @@ fn fingerprint(x: &[f32], view: &MatrixView<'_>, strategy: ReductionStrategy) ->
     let mut put = |stats: &[ChunkStats]| {
         for s in stats {
             let extrema = u64::from(s.min.to_bits()) << 32 | u64::from(s.max.to_bits());
-            bits.extend([
-                s.n,
-                s.dead,
-                s.nonfinite,
-                s.mean.to_bits(),
-                s.m2.to_bits(),
-                extrema,
-            ]);
+            bits.extend([s.n, s.dead, s.nonfinite, s.mean.to_bits(), s.m2.to_bits(), extrema]);
         }
     };
     for chunk in [1, 13, 16, 100, 999] {
@@ -284,11 +264,7 @@ fn fingerprint(x: &[f32], view: &MatrixView<'_>, strategy: ReductionStrategy) ->
     put(&segmented::equal(x, 250_000, &options).unwrap());
     put(&[reduce::statistics(x, &options).unwrap()]);
     let summary = reduce::summary(x, &options).unwrap();
-    bits.extend([
-        summary.sum.to_bits(),
-        summary.sum_squares.to_bits(),
-        summary.arg_min as u64,
-    ]);
+    bits.extend([summary.sum.to_bits(), summary.sum_squares.to_bits(), summary.arg_min as u64]);
     let sums = columns::sums(view, &options);
     let products = columns::products(view, view, &options).unwrap();
     bits.extend(sums.iter().chain(&products).map(|x| x.unwrap().to_bits()));
@@ -322,46 +298,16 @@ fn bad_shapes_are_refused() {
     assert_eq!(segmented::equal(&x, 0, &options).err(), zero("segment"));
     assert_eq!(MatrixView::new(&x, 2, 0, 5).err(), zero("columns"));
     let view = MatrixView::contiguous(&x, 2, 5).unwrap();
-    assert_eq!(
-        segmented::column_chunks(&view, 0, &options).err(),
-        zero("chunk")
-    );
-    let length = |what, actual, expected| {
-        Some(TelemetryError::WrongLength {
-            what,
-            actual,
-            expected,
-        })
-    };
-    assert_eq!(
-        segmented::offsets(&x, &[], &options).err(),
-        length("offsets", 0, 1)
-    );
+    assert_eq!(segmented::column_chunks(&view, 0, &options).err(), zero("chunk"));
+    let length =
+        |what, actual, expected| Some(TelemetryError::WrongLength { what, actual, expected });
+    assert_eq!(segmented::offsets(&x, &[], &options).err(), length("offsets", 0, 1));
     assert_eq!(MatrixView::new(&x, 3, 4, 5).err(), length("data", 10, 14));
-    assert_eq!(
-        MatrixView::contiguous(&x, 1, 9).err(),
-        length("data", 10, 9)
-    );
-    let bad = |index, value, low| {
-        Some(TelemetryError::BadOffset {
-            index,
-            value,
-            low,
-            high: 10,
-        })
-    };
-    assert_eq!(
-        segmented::offsets(&x, &[0, 5, 4], &options).err(),
-        bad(2, 4, 5)
-    );
-    assert_eq!(
-        segmented::offsets(&x, &[0, 11], &options).err(),
-        bad(1, 11, 0)
-    );
-    assert!(matches!(
-        MatrixView::new(&x, 2, 5, 4),
-        Err(TelemetryError::StrideTooShort { .. })
-    ));
+    assert_eq!(MatrixView::contiguous(&x, 1, 9).err(), length("data", 10, 9));
+    let bad = |index, value, low| Some(TelemetryError::BadOffset { index, value, low, high: 10 });
+    assert_eq!(segmented::offsets(&x, &[0, 5, 4], &options).err(), bad(2, 4, 5));
+    assert_eq!(segmented::offsets(&x, &[0, 11], &options).err(), bad(1, 11, 0));
+    assert!(matches!(MatrixView::new(&x, 2, 5, 4), Err(TelemetryError::StrideTooShort { .. })));
     assert!(matches!(
         MatrixView::new(&x, usize::MAX, 2, usize::MAX),
         Err(TelemetryError::ShapeOverflow { .. })
@@ -379,10 +325,7 @@ fn nothing_gives_none() {
     assert_eq!(reduce::summary(&[], &options), None);
     assert_eq!(reduce::statistics(&[], &options), None);
     assert_eq!(segmented::equal(&[], 5, &options).unwrap(), []);
-    assert_eq!(
-        segmented::offsets(&[], &[0, 0], &options).unwrap(),
-        [ChunkStats::EMPTY]
-    );
+    assert_eq!(segmented::offsets(&[], &[0, 0], &options).unwrap(), [ChunkStats::EMPTY]);
     let empty = MatrixView::contiguous(&[], 0, 3).unwrap();
     assert_eq!(columns::sums(&empty, &options), [None; 3]);
     assert_eq!(columns::extrema(&empty, &options), [None; 3]);

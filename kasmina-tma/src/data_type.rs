@@ -91,10 +91,7 @@ impl TryFrom<u32> for DataType {
     type Error = UnknownDataType;
 
     fn try_from(code: u32) -> Result<Self, UnknownDataType> {
-        Self::ALL
-            .get(code as usize)
-            .copied()
-            .ok_or(UnknownDataType(code))
+        Self::ALL.get(code as usize).copied().ok_or(UnknownDataType(code))
     }
 }
 
@@ -142,11 +139,7 @@ mod tests {
         ];
         for (code, (name, bytes)) in (0u32..).zip(header) {
             let data_type = DataType::try_from(code).expect("the code is known");
-            assert_eq!(
-                (data_type.code(), data_type.bytes()),
-                (code, bytes),
-                "{name}"
-            );
+            assert_eq!((data_type.code(), data_type.bytes()), (code, bytes), "{name}");
             assert_eq!(data_type.to_string(), name);
         }
         for code in [13, 14, 15, u32::MAX] {

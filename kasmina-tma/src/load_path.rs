@@ -150,13 +150,8 @@ pub enum NotPossible {
 
 impl LoadPath {
     /// The ladder, best first.
-    pub const LADDER: [Self; 5] = [
-        Self::TensorMap,
-        Self::Bulk,
-        Self::CpAsync,
-        Self::Vector16,
-        Self::Scalar,
-    ];
+    pub const LADDER: [Self; 5] =
+        [Self::TensorMap, Self::Bulk, Self::CpAsync, Self::Vector16, Self::Scalar];
 
     /// Walks the ladder for a device and a matrix, or checks the rung that is `forced`.
     ///
@@ -189,40 +184,22 @@ impl LoadPath {
             let verdict = path.verdict(tma, capability, shape);
             match (forced, verdict) {
                 (None, Ok(())) => {
-                    return Ok(Selection {
-                        path,
-                        forced: false,
-                        passed_by,
-                    });
+                    return Ok(Selection { path, forced: false, passed_by });
                 }
                 (Some(wanted), verdict) if wanted == path => {
                     return match verdict {
-                        Ok(()) => Ok(Selection {
-                            path,
-                            forced: true,
-                            passed_by,
-                        }),
-                        Err(reason) => Err(NotPossible::Forced {
-                            path,
-                            reason: Box::new(reason),
-                        }),
+                        Ok(()) => Ok(Selection { path, forced: true, passed_by }),
+                        Err(reason) => Err(NotPossible::Forced { path, reason: Box::new(reason) }),
                     };
                 }
                 (Some(wanted), Ok(())) => {
-                    passed_by.push(PassedBy {
-                        path,
-                        reason: Reason::AnotherForced(wanted),
-                    });
+                    passed_by.push(PassedBy { path, reason: Reason::AnotherForced(wanted) });
                 }
                 (_, Err(reason)) => passed_by.push(PassedBy { path, reason }),
             }
         }
         // The last rung has no condition, and any forced one is on the ladder: one of the returns above was taken.
-        Ok(Selection {
-            path: Self::Scalar,
-            forced: false,
-            passed_by,
-        })
+        Ok(Selection { path: Self::Scalar, forced: false, passed_by })
     }
 
     /// Whether this way can load `shape`.
@@ -237,10 +214,7 @@ impl LoadPath {
             if capability >= needed {
                 return Ok(());
             }
-            Err(Reason::ComputeCapability {
-                found: capability,
-                needed,
-            })
+            Err(Reason::ComputeCapability { found: capability, needed })
         };
         match self {
             Self::TensorMap => {
@@ -272,31 +246,18 @@ impl LoadPath {
 }
 
 fn multiple_of_16(what: &'static str, bytes: u128) -> Result<(), Reason> {
-    if bytes.is_multiple_of(16) {
-        Ok(())
-    } else {
-        Err(Reason::Unaligned { what, bytes })
-    }
+    if bytes.is_multiple_of(16) { Ok(()) } else { Err(Reason::Unaligned { what, bytes }) }
 }
 
 impl LoadShape {
     fn check(&self) -> Result<(), ShapeError> {
-        let Self {
-            rows,
-            columns,
-            row_stride,
-            alignment,
-            ..
-        } = *self;
+        let Self { rows, columns, row_stride, alignment, .. } = *self;
         let element = self.data_type.bytes();
         if rows == 0 || columns == 0 {
             return Err(ShapeError::Empty { rows, columns });
         }
         if row_stride < columns {
-            return Err(ShapeError::Overlapping {
-                row_stride,
-                columns,
-            });
+            return Err(ShapeError::Overlapping { row_stride, columns });
         }
         if !alignment.is_power_of_two() || alignment < u64::from(element) {
             return Err(ShapeError::Alignment { alignment, element });
@@ -304,11 +265,7 @@ impl LoadShape {
         rows.checked_mul(row_stride)
             .and_then(|elements| elements.checked_mul(u64::from(element)))
             .map(|_| ())
-            .ok_or(ShapeError::TooLarge {
-                rows,
-                row_stride,
-                element,
-            })
+            .ok_or(ShapeError::TooLarge { rows, row_stride, element })
     }
 
     fn row_bytes(&self) -> u128 {
@@ -332,11 +289,8 @@ impl LoadShape {
     /// one at all does not depend on either beyond that.
     fn tensor_map(&self) -> Result<TensorMapRequest, Violation> {
         // The stride of a single row is never used, but the driver checks it.
-        let stride = if self.rows > 1 {
-            self.stride_bytes()
-        } else {
-            self.row_bytes().next_multiple_of(16)
-        };
+        let stride =
+            if self.rows > 1 { self.stride_bytes() } else { self.row_bytes().next_multiple_of(16) };
         // `check` has seen that the whole matrix fits in 64 bits, and so do these, one row's rounding aside.
         let stride = u64::try_from(stride).unwrap_or(u64::MAX);
         TensorMapRequest::tiled(self.data_type, self.alignment)

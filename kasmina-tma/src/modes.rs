@@ -121,10 +121,7 @@ impl Swizzle {
 
     /// Whether it came after compute capability 9.0.
     pub const fn needs_capability_10(self) -> bool {
-        matches!(
-            self,
-            Self::Span128Atom32 | Self::Span128Atom32Flip8 | Self::Span128Atom64
-        )
+        matches!(self, Self::Span128Atom32 | Self::Span128Atom32Flip8 | Self::Span128Atom64)
     }
 }
 
@@ -147,14 +144,7 @@ mod tests {
             assert_eq!((mode.code(), OobFill::try_from(code)), (code, Ok(mode)));
         }
         let error = Swizzle::try_from(7).expect_err("there are seven");
-        assert_eq!(
-            error,
-            UnknownMode {
-                mode: "swizzle",
-                code: 7,
-                last: 6
-            }
-        );
+        assert_eq!(error, UnknownMode { mode: "swizzle", code: 7, last: 6 });
         assert!(Interleave::try_from(u32::MAX).is_err());
     }
 }

@@ -126,17 +126,9 @@ impl TensorMapRequest {
     /// the tensor count too. Along a dimension with element stride s, ⌈box / s⌉ elements are loaded; the innermost
     /// dimension has no such stride unless it is interleaved.
     pub fn box_bytes(&self) -> u64 {
-        let strided_from = if self.interleave == Interleave::None {
-            1
-        } else {
-            0
-        };
+        let strided_from = if self.interleave == Interleave::None { 1 } else { 0 };
         let loaded = |i: usize| {
-            let step = if i >= strided_from {
-                self.element_strides[i]
-            } else {
-                1
-            };
+            let step = if i >= strided_from { self.element_strides[i] } else { 1 };
             u64::from(self.box_sides[i].div_ceil(step))
         };
         // At most 256⁵ × 8 = 2⁴³.
@@ -153,12 +145,7 @@ impl TensorMapRequest {
         let stage = u128::from(self.box_bytes().next_multiple_of(alignment));
         let total = stage * u128::from(stages);
         let limit = Limit::AtMost(u128::from(available));
-        require(
-            Field::SharedMemory,
-            total,
-            limit,
-            "(what one block can have)",
-        )?;
+        require(Field::SharedMemory, total, limit, "(what one block can have)")?;
         // No greater than `available`.
         Ok(total as u32)
     }
@@ -169,14 +156,8 @@ impl TensorMapRequest {
     /// The device is older than the TMA, or than the swizzle mode.
     pub fn check_capability(&self, capability: ComputeCapability) -> Result<(), Violation> {
         let value = u128::from(capability.major) * 10 + u128::from(capability.minor);
-        let require = |least, reason| {
-            require(
-                Field::ComputeCapability,
-                value,
-                Limit::AtLeast(least),
-                reason,
-            )
-        };
+        let require =
+            |least, reason| require(Field::ComputeCapability, value, Limit::AtLeast(least), reason);
         require(90, "for tensor maps")?;
         if self.swizzle.needs_capability_10() {
             require(100, "for the swizzle modes with larger atoms")?;
@@ -282,30 +263,15 @@ impl TensorMapBuilder {
         require(Field::Rank, rank, Limit::AtLeast(1), "")?;
         require(Field::Rank, rank, Limit::AtMost(MAX_RANK as u128), "")?;
         if self.interleave != Interleave::None {
-            require(
-                Field::Rank,
-                rank,
-                Limit::AtLeast(3),
-                "with an interleaved layout",
-            )?;
+            require(Field::Rank, rank, Limit::AtLeast(3), "with an interleaved layout")?;
         }
         Ok(())
     }
 
     fn check_address(&self) -> Result<(), Violation> {
-        require(
-            Field::Address,
-            self.address,
-            Limit::AtLeast(1),
-            "(it is null)",
-        )?;
+        require(Field::Address, self.address, Limit::AtLeast(1), "(it is null)")?;
         let (alignment, reason) = self.alignment();
-        require(
-            Field::Address,
-            self.address,
-            Limit::MultipleOf(alignment),
-            reason,
-        )
+        require(Field::Address, self.address, Limit::MultipleOf(alignment), reason)
     }
 
     fn check_sizes(&self) -> Result<(), Violation> {
@@ -322,12 +288,7 @@ impl TensorMapBuilder {
         let strides: Vec<u128> = match &self.strides {
             Some(given) => {
                 let count = Limit::Equal(expected as u128);
-                require(
-                    Field::StrideCount,
-                    given.len() as u128,
-                    count,
-                    "(one fewer than sizes)",
-                )?;
+                require(Field::StrideCount, given.len() as u128, count, "(one fewer than sizes)")?;
                 given.iter().map(|&stride| u128::from(stride)).collect()
             }
             None => {
@@ -344,12 +305,7 @@ impl TensorMapBuilder {
         let (alignment, reason) = self.alignment();
         for (i, &stride) in strides.iter().enumerate() {
             require(Field::Stride(i), stride, Limit::Below(STRIDE_END), "")?;
-            require(
-                Field::Stride(i),
-                stride,
-                Limit::MultipleOf(alignment),
-                reason,
-            )?;
+            require(Field::Stride(i), stride, Limit::MultipleOf(alignment), reason)?;
         }
         // Each is below 2⁴⁰ now.
         Ok(strides.into_iter().map(|stride| stride as u64).collect())
@@ -357,12 +313,7 @@ impl TensorMapBuilder {
 
     fn check_box(&self) -> Result<(), Violation> {
         let count = Limit::Equal(self.sizes.len() as u128);
-        require(
-            Field::BoxCount,
-            self.box_sides.len() as u128,
-            count,
-            "(the rank)",
-        )?;
+        require(Field::BoxCount, self.box_sides.len() as u128, count, "(the rank)")?;
         for (i, &side) in self.box_sides.iter().enumerate() {
             require(Field::Box(i), side, Limit::AtLeast(1), "")?;
             require(Field::Box(i), side, Limit::AtMost(MAX_BOX), "")?;
@@ -385,20 +336,10 @@ impl TensorMapBuilder {
             return Ok(vec![1; rank]);
         };
         let count = Limit::Equal(rank as u128);
-        require(
-            Field::ElementStrideCount,
-            given.len() as u128,
-            count,
-            "(the rank)",
-        )?;
+        require(Field::ElementStrideCount, given.len() as u128, count, "(the rank)")?;
         for (i, &step) in given.iter().enumerate() {
             require(Field::ElementStride(i), step, Limit::AtLeast(1), "")?;
-            require(
-                Field::ElementStride(i),
-                step,
-                Limit::AtMost(MAX_ELEMENT_STRIDE),
-                "",
-            )?;
+            require(Field::ElementStride(i), step, Limit::AtMost(MAX_ELEMENT_STRIDE), "")?;
         }
         Ok(given.clone())
     }
@@ -406,12 +347,7 @@ impl TensorMapBuilder {
     fn check_modes(&self) -> Result<(), Violation> {
         if self.interleave == Interleave::Bytes32 {
             let limit = Limit::Equal(u128::from(Swizzle::Span32.code()));
-            require(
-                Field::Swizzle,
-                self.swizzle.code(),
-                limit,
-                "with 32-byte interleave",
-            )?;
+            require(Field::Swizzle, self.swizzle.code(), limit, "with 32-byte interleave")?;
         }
         if !self.data_type.is_float() {
             let limit = Limit::Equal(u128::from(OobFill::Zero.code()));

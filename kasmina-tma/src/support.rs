@@ -70,18 +70,12 @@ impl TmaSupport {
         }
         let driver = device.driver();
         if driver.version() < NEEDED_VERSION {
-            return Self::TooOld {
-                found: driver.version(),
-                needed: NEEDED_VERSION,
-            };
+            return Self::TooOld { found: driver.version(), needed: NEEDED_VERSION };
         }
         match device.capability() {
             Err(error) => return Self::Unknown(error),
             Ok(found) if found < NEEDED_CAPABILITY => {
-                return Self::ComputeCapability {
-                    found,
-                    needed: NEEDED_CAPABILITY,
-                };
+                return Self::ComputeCapability { found, needed: NEEDED_CAPABILITY };
             }
             Ok(_) => {}
         }
@@ -104,9 +98,7 @@ impl TmaSupport {
     pub fn check_setting(setting: Option<&str>) -> Result<(), Self> {
         match setting {
             None | Some("" | "on") => Ok(()),
-            Some(value) => Err(Self::Disabled {
-                value: value.to_owned(),
-            }),
+            Some(value) => Err(Self::Disabled { value: value.to_owned() }),
         }
     }
 
@@ -127,10 +119,7 @@ mod tests {
         }
         for setting in ["off", "0", "OFF", "of", "On "] {
             let disabled = TmaSupport::check_setting(Some(setting)).expect_err("it is off");
-            assert!(
-                disabled.to_string().contains(&format!("{setting:?}")),
-                "{disabled}"
-            );
+            assert!(disabled.to_string().contains(&format!("{setting:?}")), "{disabled}");
         }
     }
 }

@@ -82,11 +82,7 @@ pub struct Violation {
 }
 
 fn because(reason: &str) -> String {
-    if reason.is_empty() {
-        String::new()
-    } else {
-        format!(" {reason}")
-    }
+    if reason.is_empty() { String::new() } else { format!(" {reason}") }
 }
 
 /// One checker for every rule: the value keeps to the limit, or the violation says all of it.
@@ -97,16 +93,7 @@ pub(crate) fn require(
     reason: &'static str,
 ) -> Result<(), Violation> {
     let value = value.into();
-    if limit.holds(value) {
-        Ok(())
-    } else {
-        Err(Violation {
-            field,
-            value,
-            limit,
-            reason,
-        })
-    }
+    if limit.holds(value) { Ok(()) } else { Err(Violation { field, value, limit, reason }) }
 }
 
 impl fmt::Display for Field {

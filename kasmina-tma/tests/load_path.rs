@@ -7,19 +7,11 @@ use proptest::prelude::*;
 const HOPPER: ComputeCapability = ComputeCapability::new(9, 0);
 
 fn shape(columns: u64, row_stride: u64, alignment: u64) -> LoadShape {
-    LoadShape {
-        rows: 100,
-        columns,
-        row_stride,
-        data_type: DataType::F32,
-        alignment,
-    }
+    LoadShape { rows: 100, columns, row_stride, data_type: DataType::F32, alignment }
 }
 
 fn chosen(capability: ComputeCapability, shape: LoadShape) -> LoadPath {
-    LoadPath::select(&TmaSupport::Supported, capability, &shape, None)
-        .expect("a way")
-        .path
+    LoadPath::select(&TmaSupport::Supported, capability, &shape, None).expect("a way").path
 }
 
 #[test]
@@ -27,47 +19,28 @@ fn each_rung_is_reached() {
     let no_maps = TmaSupport::NotOnThisDevice;
     let even = shape(64, 64, 256);
     assert_eq!(chosen(HOPPER, even), LoadPath::TensorMap);
-    let select = |tma, shape| {
-        LoadPath::select(tma, HOPPER, shape, None)
-            .expect("a way")
-            .path
-    };
+    let select = |tma, shape| LoadPath::select(tma, HOPPER, shape, None).expect("a way").path;
     assert_eq!(select(&no_maps, &even), LoadPath::Bulk);
     // A ragged row is no whole number of 16-byte pieces.
     assert_eq!(select(&no_maps, &shape(63, 64, 256)), LoadPath::CpAsync);
-    assert_eq!(
-        chosen(ComputeCapability::new(8, 9), even),
-        LoadPath::CpAsync
-    );
-    assert_eq!(
-        chosen(ComputeCapability::new(7, 5), even),
-        LoadPath::Vector16
-    );
+    assert_eq!(chosen(ComputeCapability::new(8, 9), even), LoadPath::CpAsync);
+    assert_eq!(chosen(ComputeCapability::new(7, 5), even), LoadPath::Vector16);
     assert_eq!(chosen(HOPPER, shape(63, 63, 256)), LoadPath::Scalar);
     assert_eq!(chosen(HOPPER, shape(64, 64, 8)), LoadPath::Scalar);
 }
 
 #[test]
 fn switching_it_off_means_bulk_copies_too() {
-    let off = TmaSupport::Disabled {
-        value: "off".into(),
-    };
+    let off = TmaSupport::Disabled { value: "off".into() };
     let selection = LoadPath::select(&off, HOPPER, &shape(64, 64, 16), None).expect("a way");
     assert_eq!(selection.path, LoadPath::CpAsync);
-    let reasons: Vec<_> = selection
-        .passed_by
-        .into_iter()
-        .map(|rung| rung.reason)
-        .collect();
+    let reasons: Vec<_> = selection.passed_by.into_iter().map(|rung| rung.reason).collect();
     assert_eq!(reasons, [Reason::Tma(off.clone()), Reason::Tma(off)]);
 }
 
 #[test]
 fn a_single_row_has_no_stride_to_keep() {
-    let row = LoadShape {
-        rows: 1,
-        ..shape(63, 63, 16)
-    };
+    let row = LoadShape { rows: 1, ..shape(63, 63, 16) };
     assert_eq!(chosen(HOPPER, row), LoadPath::TensorMap);
     assert_eq!(chosen(ComputeCapability::new(8, 0), row), LoadPath::CpAsync);
 }
@@ -89,10 +62,7 @@ fn a_forced_rung_is_taken_or_is_an_error_with_the_reason() {
         error,
         NotPossible::Forced {
             path: LoadPath::Vector16,
-            reason: Box::new(Reason::Unaligned {
-                what: "the row stride",
-                bytes: 252
-            }),
+            reason: Box::new(Reason::Unaligned { what: "the row stride", bytes: 252 }),
         }
     );
 }
@@ -101,61 +71,17 @@ fn a_forced_rung_is_taken_or_is_an_error_with_the_reason() {
 fn shapes_that_are_wrong_are_errors_whatever_is_forced() {
     let good = shape(64, 64, 16);
     let bad = [
+        (LoadShape { rows: 0, ..good }, ShapeError::Empty { rows: 0, columns: 64 }),
+        (LoadShape { columns: 0, ..good }, ShapeError::Empty { rows: 100, columns: 0 }),
         (
-            LoadShape { rows: 0, ..good },
-            ShapeError::Empty {
-                rows: 0,
-                columns: 64,
-            },
+            LoadShape { row_stride: 63, ..good },
+            ShapeError::Overlapping { row_stride: 63, columns: 64 },
         ),
+        (LoadShape { alignment: 2, ..good }, ShapeError::Alignment { alignment: 2, element: 4 }),
+        (LoadShape { alignment: 24, ..good }, ShapeError::Alignment { alignment: 24, element: 4 }),
         (
-            LoadShape { columns: 0, ..good },
-            ShapeError::Empty {
-                rows: 100,
-                columns: 0,
-            },
-        ),
-        (
-            LoadShape {
-                row_stride: 63,
-                ..good
-            },
-            ShapeError::Overlapping {
-                row_stride: 63,
-                columns: 64,
-            },
-        ),
-        (
-            LoadShape {
-                alignment: 2,
-                ..good
-            },
-            ShapeError::Alignment {
-                alignment: 2,
-                element: 4,
-            },
-        ),
-        (
-            LoadShape {
-                alignment: 24,
-                ..good
-            },
-            ShapeError::Alignment {
-                alignment: 24,
-                element: 4,
-            },
-        ),
-        (
-            LoadShape {
-                rows: 1 << 40,
-                row_stride: 1 << 30,
-                ..good
-            },
-            ShapeError::TooLarge {
-                rows: 1 << 40,
-                row_stride: 1 << 30,
-                element: 4,
-            },
+            LoadShape { rows: 1 << 40, row_stride: 1 << 30, ..good },
+            ShapeError::TooLarge { rows: 1 << 40, row_stride: 1 << 30, element: 4 },
         ),
     ];
     for (shape, expected) in bad {

@@ -52,14 +52,8 @@ impl Raw {
             && (self.strides.len(), self.sides.len(), self.steps.len()) == (rank - 1, rank, rank)
             && self.address != 0
             && self.address.is_multiple_of(align)
-            && self
-                .sizes
-                .iter()
-                .all(|size| (1..=1u64 << 32).contains(size))
-            && self
-                .strides
-                .iter()
-                .all(|stride| stride.is_multiple_of(align) && *stride < 1 << 40)
+            && self.sizes.iter().all(|size| (1..=1u64 << 32).contains(size))
+            && self.strides.iter().all(|stride| stride.is_multiple_of(align) && *stride < 1 << 40)
             && self.sides.iter().all(|side| (1..=256).contains(side))
             && self.steps.iter().all(|step| (1..=8).contains(step))
             && (interleaved || (inner.is_multiple_of(16) && inner <= span))
@@ -193,9 +187,7 @@ proptest! {
 }
 
 fn matrix() -> TensorMapBuilder {
-    TensorMapRequest::tiled(DataType::F32, 0x1000)
-        .sizes(&[4096, 100])
-        .box_sides(&[32, 8])
+    TensorMapRequest::tiled(DataType::F32, 0x1000).sizes(&[4096, 100]).box_sides(&[32, 8])
 }
 
 #[test]
@@ -216,10 +208,7 @@ fn dense_strides_past_every_limit_are_a_violation_and_no_overflow() {
         .build()
         .expect_err("its strides are too long");
     assert_eq!(violation.field, Field::Stride(1));
-    assert_eq!(
-        (violation.value, violation.limit),
-        (1 << 67, Limit::Below(1 << 40))
-    );
+    assert_eq!((violation.value, violation.limit), (1 << 67, Limit::Below(1 << 40)));
 }
 
 #[test]
@@ -257,15 +246,9 @@ fn shared_memory_is_counted_for_all_stages_at_the_swizzles_alignment() {
             reason: "(what one block can have)",
         })
     );
-    let swizzled = matrix()
-        .swizzle(Swizzle::Span128)
-        .build()
-        .expect("it is legal");
+    let swizzled = matrix().swizzle(Swizzle::Span128).build().expect("it is legal");
     assert_eq!(swizzled.shared_memory(3, 232_448), Ok(3072));
-    assert_eq!(
-        swizzled.shared_memory(0, 232_448).map_err(|v| v.field),
-        Err(Field::Stages)
-    );
+    assert_eq!(swizzled.shared_memory(0, 232_448).map_err(|v| v.field), Err(Field::Stages));
     let huge = TensorMapRequest::tiled(DataType::F64, 16)
         .sizes(&[256; 5])
         .box_sides(&[256; 5])
@@ -278,20 +261,9 @@ fn shared_memory_is_counted_for_all_stages_at_the_swizzles_alignment() {
 fn larger_swizzle_atoms_need_a_later_device() {
     let hopper = ComputeCapability::new(9, 0);
     let plain = matrix().build().expect("it is legal");
-    let atoms = matrix()
-        .swizzle(Swizzle::Span128Atom32)
-        .build()
-        .expect("it is legal");
+    let atoms = matrix().swizzle(Swizzle::Span128Atom32).build().expect("it is legal");
     assert_eq!(plain.check_capability(hopper), Ok(()));
-    assert!(
-        plain
-            .check_capability(ComputeCapability::new(8, 9))
-            .is_err(),
-        "Ada has no TMA"
-    );
+    assert!(plain.check_capability(ComputeCapability::new(8, 9)).is_err(), "Ada has no TMA");
     assert!(atoms.check_capability(hopper).is_err());
-    assert_eq!(
-        atoms.check_capability(ComputeCapability::new(10, 0)),
-        Ok(())
-    );
+    assert_eq!(atoms.check_capability(ComputeCapability::new(10, 0)), Ok(()));
 }

@@ -16,15 +16,10 @@ fn device(defines: &[&str]) -> Device {
 #[test]
 fn hopper_has_them_unless_they_are_switched_off() {
     let device = device(&[]);
-    assert_eq!(
-        TmaSupport::detect_with(&device, None),
-        TmaSupport::Supported
-    );
+    assert_eq!(TmaSupport::detect_with(&device, None), TmaSupport::Supported);
     assert_eq!(
         TmaSupport::detect_with(&device, Some("off")),
-        TmaSupport::Disabled {
-            value: "off".into()
-        }
+        TmaSupport::Disabled { value: "off".into() }
     );
 }
 
@@ -41,10 +36,7 @@ fn ada_has_none() {
 #[test]
 fn a_device_that_says_no_is_believed() {
     let device = device(&["NO_TENSOR_MAPS"]);
-    assert_eq!(
-        TmaSupport::detect_with(&device, None),
-        TmaSupport::NotOnThisDevice
-    );
+    assert_eq!(TmaSupport::detect_with(&device, None), TmaSupport::NotOnThisDevice);
 }
 
 #[test]
@@ -55,23 +47,14 @@ fn a_driver_without_the_encoder_is_named_with_its_version() {
     else {
         panic!("the symbol is missing")
     };
-    assert_eq!(
-        (name.as_str(), found),
-        ("cuTensorMapEncodeTiled", Some(CudaVersion::new(13, 0)))
-    );
+    assert_eq!((name.as_str(), found), ("cuTensorMapEncodeTiled", Some(CudaVersion::new(13, 0))));
 }
 
 #[test]
 fn a_device_that_does_not_answer_is_unknown_and_not_supported() {
     let support = TmaSupport::detect_with(&device(&["ATTRIBUTE=4242"]), None);
     assert!(
-        matches!(
-            &support,
-            TmaSupport::Unknown(Error::Call {
-                code: CUresult(4242),
-                ..
-            })
-        ),
+        matches!(&support, TmaSupport::Unknown(Error::Call { code: CUresult(4242), .. })),
         "{support:?}"
     );
     assert!(!support.is_supported());

@@ -64,11 +64,7 @@ fn run(args: &Args, out: &mut dyn Write) -> Result<Vec<String>, Failure> {
     if sets.is_empty() {
         return Err(Failure::NoKernels);
     }
-    let archs = if args.arch.is_empty() {
-        Arch::DEFAULT.to_vec()
-    } else {
-        args.arch.clone()
-    };
+    let archs = if args.arch.is_empty() { Arch::DEFAULT.to_vec() } else { args.arch.clone() };
     let environment = Environment::of_process();
     let mut nvcc = None;
     let mut rows = Vec::new();
@@ -76,11 +72,7 @@ fn run(args: &Args, out: &mut dyn Write) -> Result<Vec<String>, Failure> {
         for unit in &set.units {
             let record = match status(unit)? {
                 Status::Fresh(record) if !args.force && record.archs == archs => {
-                    writeln!(
-                        out,
-                        "{}/{}: fresh (nvcc {})",
-                        set.package, unit.name, record.nvcc
-                    )?;
+                    writeln!(out, "{}/{}: fresh (nvcc {})", set.package, unit.name, record.nvcc)?;
                     record
                 }
                 _ => {
@@ -112,17 +104,9 @@ fn build(
 ) -> Result<Record, Failure> {
     let started = std::time::Instant::now();
     let record = compile(nvcc, set, unit, archs)?;
-    let names = archs
-        .iter()
-        .map(Arch::to_string)
-        .collect::<Vec<_>>()
-        .join(", ");
+    let names = archs.iter().map(Arch::to_string).collect::<Vec<_>>().join(", ");
     let seconds = started.elapsed().as_secs_f64();
-    writeln!(
-        out,
-        "{}/{}: built for {names} in {seconds:.1} s",
-        set.package, unit.name
-    )?;
+    writeln!(out, "{}/{}: built for {names} in {seconds:.1} s", set.package, unit.name)?;
     Ok(record)
 }
 
@@ -136,13 +120,7 @@ fn obtain(environment: &Environment, out: &mut dyn Write) -> Result<Nvcc, Failur
         Some(nvcc) => nvcc,
         None => install_nvcc(environment, &mut |what| eprintln!("{what}"))?,
     };
-    writeln!(
-        out,
-        "nvcc {} from {}: {}",
-        nvcc.release,
-        nvcc.origin,
-        nvcc.path.display()
-    )?;
+    writeln!(out, "nvcc {} from {}: {}", nvcc.release, nvcc.origin, nvcc.path.display())?;
     Ok(nvcc)
 }
 
@@ -167,9 +145,7 @@ fn table(rows: &[(&KernelSet, &Unit, Record)]) -> Table {
                 unit.name.clone(),
                 kernel.function.clone(),
                 kernel.arch.to_string(),
-                kernel
-                    .registers
-                    .map_or_else(|| "-".to_owned(), |count| count.to_string()),
+                kernel.registers.map_or_else(|| "-".to_owned(), |count| count.to_string()),
                 kernel.shared_bytes.to_string(),
                 kernel.stack_bytes.to_string(),
                 kernel.spill_stores.to_string(),
@@ -189,10 +165,7 @@ fn spilling(rows: &[(&KernelSet, &Unit, Record)]) -> Vec<String> {
         .filter(|kernel| kernel.spills())
         .map(|kernel| {
             let (stores, loads) = (kernel.spill_stores, kernel.spill_loads);
-            format!(
-                "{} for {} ({stores} B stored, {loads} B loaded)",
-                kernel.function, kernel.arch
-            )
+            format!("{} for {} ({stores} B stored, {loads} B loaded)", kernel.function, kernel.arch)
         })
         .collect()
 }

@@ -20,16 +20,11 @@ pub fn root(start: &Path) -> Option<PathBuf> {
 /// # Errors
 /// A folder or file that cannot be read, or a name that cannot be used.
 pub fn kernel_sets(root: &Path) -> Result<Vec<KernelSet>, BuildError> {
-    let io = |source| BuildError::Io {
-        path: root.to_owned(),
-        source,
-    };
+    let io = |source| BuildError::Io { path: root.to_owned(), source };
     let mut sets = Vec::new();
     for entry in std::fs::read_dir(root).map_err(io)? {
         let folder = entry.map_err(io)?.path();
-        let name = folder
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
+        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
         if let Some(name) = name.filter(|_| folder.join("Cargo.toml").is_file()) {
             sets.push(KernelSet::open(&name, &folder.join("kernels"))?);
         }
@@ -49,10 +44,7 @@ mod tests {
         let root = root(&here.join("src")).expect("this is a workspace");
         assert_eq!(root, here.parent().expect("xtask lies in the workspace"));
         let sets = kernel_sets(&root).expect("it is read");
-        let sys = sets
-            .iter()
-            .find(|set| set.package == "kasmina-sys")
-            .expect("it has kernels");
+        let sys = sets.iter().find(|set| set.package == "kasmina-sys").expect("it has kernels");
         assert!(sys.units.iter().any(|unit| unit.name == "probe"));
     }
 

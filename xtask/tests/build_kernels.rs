@@ -13,14 +13,8 @@ fn workspace() -> tempfile::TempDir {
     let kernels = root.path().join("some-crate/kernels");
     fs::create_dir_all(&kernels).expect("a folder");
     let write = |path: &Path, text: &str| fs::write(path, text).expect("it is written");
-    write(
-        &root.path().join("Cargo.toml"),
-        "[workspace]\nmembers = [\"some-crate\"]\n",
-    );
-    write(
-        &root.path().join("some-crate/Cargo.toml"),
-        "[package]\nname = \"some-crate\"\n",
-    );
+    write(&root.path().join("Cargo.toml"), "[workspace]\nmembers = [\"some-crate\"]\n");
+    write(&root.path().join("some-crate/Cargo.toml"), "[package]\nname = \"some-crate\"\n");
     write(&kernels.join("tile.cu"), "int tile;\n");
     fake_nvcc::fake_nvcc(root.path(), "13.0.88");
     root
@@ -46,10 +40,7 @@ fn it_builds_once_and_shows_what_each_kernel_takes() {
     let first = build_kernels(root.path(), &[]);
     let shown = text(&first.stdout);
     assert!(first.status.success(), "{}", text(&first.stderr));
-    assert!(
-        shown.contains("some-crate/tile: built for sm_80, sm_90a"),
-        "{shown}"
-    );
+    assert!(shown.contains("some-crate/tile: built for sm_80, sm_90a"), "{shown}");
     for part in ["sm_90a", "40", "128", "KASMINA_NVCC"] {
         assert!(shown.contains(part), "{part} is not in {shown}");
     }
@@ -66,10 +57,7 @@ fn check_fails_on_spills_and_names_the_kernel_also_when_it_is_fresh() {
         let checked = build_kernels(root.path(), &["--check"]);
         assert!(!checked.status.success());
         let said = text(&checked.stderr);
-        assert!(
-            said.contains("k for sm_90a (4 B stored, 4 B loaded)"),
-            "{said}"
-        );
+        assert!(said.contains("k for sm_90a (4 B stored, 4 B loaded)"), "{said}");
     }
 }
 
@@ -77,19 +65,11 @@ fn check_fails_on_spills_and_names_the_kernel_also_when_it_is_fresh() {
 fn what_cannot_be_done_is_said() {
     let root = workspace();
     let wrong = build_kernels(root.path(), &["--arch", "sm_9"]);
-    assert!(
-        text(&wrong.stderr).contains("sm_9"),
-        "{}",
-        text(&wrong.stderr)
-    );
+    assert!(text(&wrong.stderr).contains("sm_9"), "{}", text(&wrong.stderr));
     fs::write(root.path().join("some-crate/kernels/tile.cu"), "BROKEN").expect("it is written");
     let broken = build_kernels(root.path(), &[]);
     assert!(!broken.status.success());
-    assert!(
-        text(&broken.stderr).contains("broken on purpose"),
-        "{}",
-        text(&broken.stderr)
-    );
+    assert!(text(&broken.stderr).contains("broken on purpose"), "{}", text(&broken.stderr));
     let outside = build_kernels(root.path(), &["--help"]);
     assert!(outside.status.success());
 }

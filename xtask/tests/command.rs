@@ -4,10 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn xtask(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_xtask"))
-        .args(args)
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_xtask")).args(args).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -24,9 +21,7 @@ fn the_carried_cases_pass_on_the_cpu() {
     let out = text(&output.stdout);
     assert!(output.status.success(), "{out}");
     assert!(out.ends_with("9 passed, 0 failed\n"), "{out}");
-    for column in [
-        "case-010", "257×7", "3×3", "adaptive", "f16", "cpu", "passed",
-    ] {
+    for column in ["case-010", "257×7", "3×3", "adaptive", "f16", "cpu", "passed"] {
         assert!(out.contains(column), "{column} in {out}");
     }
 }
@@ -44,10 +39,7 @@ fn a_case_that_expects_something_else_fails_with_its_element() {
     let output = xtask(&["verify", "--backend", "cpu", wrong.to_str().unwrap()]);
     let out = text(&output.stdout);
     assert!(!output.status.success());
-    assert!(
-        out.contains(&format!("seed {changed} y[0, {k}]: is ")),
-        "{out}"
-    );
+    assert!(out.contains(&format!("seed {changed} y[0, {k}]: is ")), "{out}");
     assert!(out.contains("times the bound"), "{out}");
     assert!(out.ends_with("0 passed, 1 failed\n"), "{out}");
 }
@@ -56,18 +48,10 @@ fn a_case_that_expects_something_else_fails_with_its_element() {
 fn a_damaged_file_is_a_failure_among_others() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("a.safetensors"), b"no").unwrap();
-    std::fs::copy(
-        carried().join("case-000.safetensors"),
-        directory.path().join("b.safetensors"),
-    )
-    .unwrap();
+    std::fs::copy(carried().join("case-000.safetensors"), directory.path().join("b.safetensors"))
+        .unwrap();
     std::fs::write(directory.path().join("notes.txt"), b"not a case").unwrap();
-    let output = xtask(&[
-        "verify",
-        "--backend",
-        "cpu",
-        directory.path().to_str().unwrap(),
-    ]);
+    let output = xtask(&["verify", "--backend", "cpu", directory.path().to_str().unwrap()]);
     let out = text(&output.stdout);
     assert!(!output.status.success());
     assert!(out.contains("a.safetensors: "), "{out}");
@@ -105,16 +89,7 @@ fn made_cases_verify() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("new");
     let path = path.to_str().unwrap();
-    let made = xtask(&[
-        "make-cases",
-        path,
-        "--count",
-        "5",
-        "--seed",
-        "9",
-        "--max-elements",
-        "200",
-    ]);
+    let made = xtask(&["make-cases", path, "--count", "5", "--seed", "9", "--max-elements", "200"]);
     assert!(made.status.success());
     assert!(text(&made.stdout).starts_with("5 cases, "));
     let output = xtask(&["verify", "--backend", "oracle", path]);

@@ -18,11 +18,7 @@ fn doctor(library: &Path, tma: &str, arguments: &[&str]) -> String {
         .env("KASMINA_TMA", tma)
         .output()
         .expect("it runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("it is text")
 }
 
@@ -34,9 +30,7 @@ fn json(library: &Path, tma: &str) -> Value {
 fn without_a_driver_it_says_so_and_chooses_the_cpu() {
     let missing = Path::new("/no/such/libcuda.so.1");
     let report = json(missing, "on");
-    let reason = report["driver"]["unavailable"]
-        .as_str()
-        .expect("there is no driver");
+    let reason = report["driver"]["unavailable"].as_str().expect("there is no driver");
     assert!(reason.contains("/no/such/libcuda.so.1"), "{reason}");
     assert_eq!(report["auto"]["device"], "cpu");
     assert_eq!(report["auto"]["because"], reason);
@@ -49,11 +43,7 @@ fn without_a_driver_it_says_so_and_chooses_the_cpu() {
 fn a_device_is_shown_with_its_rung_of_the_load_ladder() {
     let fake = Fake::new(&[]);
     let report = json(&fake.library, "on");
-    assert!(
-        report["driver"]["found"]
-            .as_str()
-            .is_some_and(|text| text.contains("CUDA 13.0"))
-    );
+    assert!(report["driver"]["found"].as_str().is_some_and(|text| text.contains("CUDA 13.0")));
     let device = &report["devices"][0];
     assert_eq!(device["compute_capability"], "9.0");
     assert_eq!(device["load_path"]["found"], "tensor-map");
@@ -69,20 +59,11 @@ fn each_rung_that_was_passed_by_has_its_reason() {
     assert_eq!(device["load_path"]["found"], "cp-async");
     let passed = device["passed_by"].as_array().expect("a list");
     assert_eq!(passed.len(), 2);
-    assert!(
-        passed[0]["reason"]
-            .as_str()
-            .is_some_and(|text| text.contains("8.9")),
-        "{passed:?}"
-    );
+    assert!(passed[0]["reason"].as_str().is_some_and(|text| text.contains("8.9")), "{passed:?}");
     let hopper = Fake::new(&[]);
     let device = &json(&hopper.library, "off")["devices"][0];
     assert_eq!(device["load_path"]["found"], "cp-async");
-    assert!(
-        device["tma"]
-            .as_str()
-            .is_some_and(|text| text.contains("KASMINA_TMA"))
-    );
+    assert!(device["tma"].as_str().is_some_and(|text| text.contains("KASMINA_TMA")));
 }
 
 #[test]

@@ -29,26 +29,17 @@ fn the_draw_covers_the_format() {
         }
     }
     let kinds = 4 + 4 + 4;
-    for mode in [
-        StabilityMode::Fast,
-        StabilityMode::Adaptive,
-        StabilityMode::Strict,
-    ] {
+    for mode in [StabilityMode::Fast, StabilityMode::Adaptive, StabilityMode::Strict] {
         for storage in Storage::ALL {
             assert!(covered.contains(&format!("{mode:?} {}", storage.name())));
         }
     }
     for state in 0..=lifecycle::LAST {
         let end = format!("in state {state}");
-        let found = covered
-            .iter()
-            .filter(|c| c.ends_with(&end) && !c.starts_with("None"));
+        let found = covered.iter().filter(|c| c.ends_with(&end) && !c.starts_with("None"));
         assert_eq!(found.count(), kinds, "kinds in state {state}");
     }
-    assert!(
-        nonfinite > 30,
-        "{nonfinite} of 300 cases hold NaN or infinity"
-    );
+    assert!(nonfinite > 30, "{nonfinite} of 300 cases hold NaN or infinity");
 }
 
 #[test]

@@ -7,42 +7,30 @@ use xtask::verify::Case;
 use xtask::verify::encode::{RawFile, RawTensor};
 
 fn read(name: &str) -> Vec<u8> {
-    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/cases")
-        .join(name);
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(name);
     std::fs::read(path).unwrap()
 }
 
 /// bf16, 2×6 in two seeds of attention heads, the first GRAFTING.
 fn small() -> RawFile {
-    Case::parse("small", &read("case-001.safetensors"))
-        .unwrap()
-        .raw()
+    Case::parse("small", &read("case-001.safetensors")).unwrap().raw()
 }
 
 /// bf16, 1×51 in three seeds, with a TRAINING convolution under reconstruction.
 fn reconstructing() -> RawFile {
-    Case::parse("r", &read("case-013.safetensors"))
-        .unwrap()
-        .raw()
+    Case::parse("r", &read("case-013.safetensors")).unwrap().raw()
 }
 
 /// bf16, 7×5 in five seeds of one column, with bottlenecks.
 fn bottlenecks() -> RawFile {
-    Case::parse("b", &read("case-016.safetensors"))
-        .unwrap()
-        .raw()
+    Case::parse("b", &read("case-016.safetensors")).unwrap().raw()
 }
 
 fn refusal(bytes: &[u8]) -> String {
     let error = Case::parse("hostile.safetensors", bytes).unwrap_err();
     let message = error.to_string();
     assert!(message.starts_with("hostile.safetensors: "), "{message}");
-    assert!(
-        message.len() < 1000,
-        "a message to read, not {}",
-        message.len()
-    );
+    assert!(message.len() < 1000, "a message to read, not {}", message.len());
     message
 }
 
@@ -67,135 +55,47 @@ fn header_only(header: &str) -> Vec<u8> {
     bytes
 }
 
-type Attack = (
-    &'static str,
-    fn() -> RawFile,
-    fn(&mut RawFile),
-    &'static str,
-);
+type Attack = (&'static str, fn() -> RawFile, fn(&mut RawFile), &'static str);
 
 #[test]
 fn every_damage_to_metadata_is_named() {
     let attacks: &[Attack] = &[
-        (
-            "format",
-            small,
-            |f| set(f, "format", "kasmina-case/2"),
-            "newer than kasmina-case/1",
-        ),
-        (
-            "format",
-            small,
-            |f| set(f, "format", "kasmina-case/0"),
-            "kasmina-case/0",
-        ),
-        (
-            "format",
-            small,
-            |f| set(f, "format", "kasmina-case/x"),
-            "kasmina-case/x",
-        ),
+        ("format", small, |f| set(f, "format", "kasmina-case/2"), "newer than kasmina-case/1"),
+        ("format", small, |f| set(f, "format", "kasmina-case/0"), "kasmina-case/0"),
+        ("format", small, |f| set(f, "format", "kasmina-case/x"), "kasmina-case/x"),
         ("format", small, |f| set(f, "format", "pt"), "\"pt\""),
-        (
-            "chunk 0",
-            small,
-            |f| set(f, "chunk", "0"),
-            "from 1 to hidden = 6",
-        ),
+        ("chunk 0", small, |f| set(f, "chunk", "0"), "from 1 to hidden = 6"),
         ("chunk 7", small, |f| set(f, "chunk", "7"), "chunk is \"7\""),
-        (
-            "chunk 2^64",
-            small,
-            |f| set(f, "chunk", "18446744073709551616"),
-            "chunk is",
-        ),
-        (
-            "chunk 1",
-            small,
-            |f| set(f, "chunk", "1"),
-            "a list of ceil(hidden/chunk) = 6",
-        ),
-        (
-            "chunk -1",
-            small,
-            |f| set(f, "chunk", "-1"),
-            "chunk is \"-1\"",
-        ),
-        (
-            "mode",
-            small,
-            |f| set(f, "stability", "Fast"),
-            "fast, adaptive or strict",
-        ),
-        (
-            "epsilon",
-            small,
-            |f| set(f, "epsilon", "nan"),
-            "epsilon is \"nan\"",
-        ),
+        ("chunk 2^64", small, |f| set(f, "chunk", "18446744073709551616"), "chunk is"),
+        ("chunk 1", small, |f| set(f, "chunk", "1"), "a list of ceil(hidden/chunk) = 6"),
+        ("chunk -1", small, |f| set(f, "chunk", "-1"), "chunk is \"-1\""),
+        ("mode", small, |f| set(f, "stability", "Fast"), "fast, adaptive or strict"),
+        ("epsilon", small, |f| set(f, "epsilon", "nan"), "epsilon is \"nan\""),
         ("epsilon", small, |f| set(f, "epsilon", "-1"), "at least 0"),
-        (
-            "lower",
-            small,
-            |f| set(f, "lower", "-inf"),
-            "lower is \"-inf\"",
-        ),
+        ("lower", small, |f| set(f, "lower", "-inf"), "lower is \"-inf\""),
         ("upper", small, |f| set(f, "upper", "-1e6"), "above lower"),
         ("sigmas", small, |f| set(f, "sigmas", "0"), "above 0"),
-        (
-            "dead",
-            small,
-            |f| set(f, "dead_epsilon", ""),
-            "dead_epsilon is \"\"",
-        ),
+        ("dead", small, |f| set(f, "dead_epsilon", ""), "dead_epsilon is \"\""),
         ("seeds", small, |f| set(f, "seeds", "{"), "JSON list"),
         ("seeds", small, |f| set(f, "seeds", "[]"), "a list of 0"),
-        (
-            "seeds",
-            small,
-            |f| set(f, "seeds", "[{\"kind\":\"none\",\"x\":1}]"),
-            "JSON list",
-        ),
-        (
-            "seeds",
-            small,
-            |f| set(f, "seeds", &"[".repeat(100_000)),
-            "JSON list",
-        ),
+        ("seeds", small, |f| set(f, "seeds", "[{\"kind\":\"none\",\"x\":1}]"), "JSON list"),
+        ("seeds", small, |f| set(f, "seeds", &"[".repeat(100_000)), "JSON list"),
         (
             "kind",
             small,
-            |f| {
-                set(
-                    f,
-                    "seeds",
-                    "[{\"kind\":\"magic\"},{\"kind\":\"attention_head\"}]",
-                )
-            },
+            |f| set(f, "seeds", "[{\"kind\":\"magic\"},{\"kind\":\"attention_head\"}]"),
             "seed 0: kind is magic",
         ),
         (
             "kind none in GRAFTING",
             small,
-            |f| {
-                set(
-                    f,
-                    "seeds",
-                    "[{\"kind\":\"none\"},{\"kind\":\"attention_head\"}]",
-                )
-            },
+            |f| set(f, "seeds", "[{\"kind\":\"none\"},{\"kind\":\"attention_head\"}]"),
             "state 3",
         ),
         (
             "activation absent",
             small,
-            |f| {
-                set(
-                    f,
-                    "seeds",
-                    "[{\"kind\":\"dense\"},{\"kind\":\"attention_head\"}]",
-                )
-            },
+            |f| set(f, "seeds", "[{\"kind\":\"dense\"},{\"kind\":\"attention_head\"}]"),
             "activation is absent",
         ),
         (
@@ -246,10 +146,7 @@ fn every_damage_to_metadata_is_named() {
         let mut file = file();
         attack(&mut file);
         let message = refusal(&file.to_bytes());
-        assert!(
-            message.contains(part),
-            "{what}: {message:?} should say {part:?}"
-        );
+        assert!(message.contains(part), "{what}: {message:?} should say {part:?}");
     }
 }
 
@@ -260,19 +157,13 @@ fn every_missing_key_and_tensor_is_named() {
             let mut file = make();
             file.metadata.remove(key);
             let message = refusal(&file.to_bytes());
-            assert!(
-                message.contains(&format!("metadata {key} is missing")),
-                "{message}"
-            );
+            assert!(message.contains(&format!("metadata {key} is missing")), "{message}");
         }
         for t in make().tensors {
             let mut file = make();
             drop_tensor(&mut file, &t.name);
             let message = refusal(&file.to_bytes());
-            assert!(
-                message.contains(&format!("tensor {} is missing", t.name)),
-                "{message}"
-            );
+            assert!(message.contains(&format!("tensor {} is missing", t.name)), "{message}");
         }
     }
 }
@@ -287,10 +178,7 @@ fn every_wrong_dtype_and_shape_is_named() {
             (target.dtype, target.shape) = ("I8", vec![t.bytes.len()]);
             let message = refusal(&file.to_bytes());
             assert!(message.contains(&t.name), "{message}");
-            assert!(
-                message.contains("I8") || message.contains("shape"),
-                "{message}"
-            );
+            assert!(message.contains("I8") || message.contains("shape"), "{message}");
 
             let mut file = make();
             tensor(&mut file, &t.name).dtype = match t.dtype {
@@ -310,19 +198,13 @@ fn every_wrong_dtype_and_shape_is_named() {
             let target = tensor(&mut file, &t.name);
             target.shape.push(1);
             let message = refusal(&file.to_bytes());
-            assert!(
-                message.contains(&format!("tensor {} has shape", t.name)),
-                "{message}"
-            );
+            assert!(message.contains(&format!("tensor {} has shape", t.name)), "{message}");
 
             let mut file = make();
             let target = tensor(&mut file, &t.name);
             (target.shape, target.bytes) = (vec![0; t.shape.len()], vec![]);
             let message = refusal(&file.to_bytes());
-            assert!(
-                message.contains(&format!("tensor {} has shape", t.name)),
-                "{message}"
-            );
+            assert!(message.contains(&format!("tensor {} has shape", t.name)), "{message}");
         }
     }
 }
@@ -355,12 +237,8 @@ fn values_out_of_range_are_named() {
 
 #[test]
 fn a_tensor_that_nobody_would_check_is_refused() {
-    for name in [
-        "expect.grad.seed1.alpha",
-        "expect.grad.seed7.weight",
-        "expect.z",
-        "seed2.weight",
-    ] {
+    for name in ["expect.grad.seed1.alpha", "expect.grad.seed7.weight", "expect.z", "seed2.weight"]
+    {
         let mut file = small();
         file.tensors.push(RawTensor {
             name: name.to_owned(),
@@ -369,10 +247,7 @@ fn a_tensor_that_nobody_would_check_is_refused() {
             bytes: vec![0; 8],
         });
         let message = refusal(&file.to_bytes());
-        assert!(
-            message.contains(&format!("tensor {name} has no place")),
-            "{message}"
-        );
+        assert!(message.contains(&format!("tensor {name} has no place")), "{message}");
     }
 }
 
@@ -386,10 +261,7 @@ fn lies_of_the_header_are_named() {
     };
     for n in [u64::MAX, u64::MAX - 7, 1 << 63, 1 << 40, good.len() as u64] {
         let message = refusal(&with_length(n));
-        assert!(
-            message.contains(&format!("header length is {n}")),
-            "{message}"
-        );
+        assert!(message.contains(&format!("header length is {n}")), "{message}");
     }
     assert!(refusal(&with_length(0)).contains("header"));
     assert!(refusal(&with_length(17)).contains("header"));
@@ -413,37 +285,18 @@ fn offsets_that_overlap_overflow_or_run_backwards_are_named() {
         ))
     };
     for (offsets, shape, part) in [
-        (
-            "[0,18446744073709551600]",
-            "[18446744073709551600]",
-            "18446744073709551600",
-        ),
-        (
-            "[0,18446744073709551615]",
-            "[18446744073709551615]",
-            "the data has 0 bytes",
-        ),
-        (
-            "[18446744073709551615,0]",
-            "[1]",
-            "[18446744073709551615, 0]",
-        ),
+        ("[0,18446744073709551600]", "[18446744073709551600]", "18446744073709551600"),
+        ("[0,18446744073709551615]", "[18446744073709551615]", "the data has 0 bytes"),
+        ("[18446744073709551615,0]", "[1]", "[18446744073709551615, 0]"),
         ("[0,18446744073709551616]", "[1]", "header"),
         ("[0,-1]", "[1]", "header"),
         ("[0]", "[1]", "header"),
-        (
-            "[0,0]",
-            "[18446744073709551615,18446744073709551615]",
-            "overflow",
-        ),
+        ("[0,0]", "[18446744073709551615,18446744073709551615]", "overflow"),
         ("[0,0]", "[4294967296,4294967296]", "safetensors"),
         ("[0,0]", "[1]", "safetensors"),
     ] {
         let message = refusal(&entry(offsets, shape)).to_lowercase();
-        assert!(
-            message.contains(part),
-            "{offsets} {shape}: {message:?} should say {part:?}"
-        );
+        assert!(message.contains(part), "{offsets} {shape}: {message:?} should say {part:?}");
     }
 
     // Two tensors over the same bytes: the header is written by hand, and the data is one of them.

@@ -35,9 +35,7 @@ fn fails_at(case: &Case, outcome: &Outcome) -> String {
 
 #[test]
 fn faultless_outcomes_pass() {
-    for number in [
-        "000", "001", "003", "004", "010", "013", "014", "016", "021",
-    ] {
+    for number in ["000", "001", "003", "004", "010", "013", "014", "016", "021"] {
         let case = case(number);
         let verdict = judge(&case, &faultless(&case));
         assert!(verdict.passed(), "{number}: {:?}", verdict.failures);
@@ -47,20 +45,14 @@ fn faultless_outcomes_pass() {
 #[test]
 fn a_copy_is_judged_by_its_bits() {
     let case = case("003");
-    let i = (0..case.seeds.len())
-        .find(|i| !case.seeds[*i].changes_output())
-        .unwrap();
+    let i = (0..case.seeds.len()).find(|i| !case.seeds[*i].changes_output()).unwrap();
     let k = elements(&case, i)[0];
     let mut outcome = faultless(&case);
-    let Some(plane) = &mut outcome.y.stored else {
-        unreachable!()
-    };
+    let Some(plane) = &mut outcome.y.stored else { unreachable!() };
     plane.bits[k] ^= 1;
     assert!(fails_at(&case, &outcome).contains(&format!("seed {i} y[0,")));
     let mut outcome = faultless(&case);
-    let Some(plane) = &mut outcome.grad_x.stored else {
-        unreachable!()
-    };
+    let Some(plane) = &mut outcome.grad_x.stored else { unreachable!() };
     plane.bits[k] ^= 0x8000;
     assert!(fails_at(&case, &outcome).contains("grad_x"));
 }
@@ -70,9 +62,7 @@ fn a_copied_nan_keeps_its_payload() {
     let mut case = case("000");
     case.x.bits[3] = 0x7fc0_1234;
     let mut outcome = faultless(&case);
-    let Some(plane) = &mut outcome.y.stored else {
-        unreachable!()
-    };
+    let Some(plane) = &mut outcome.y.stored else { unreachable!() };
     assert_eq!(plane.bits[3], 0x7fc0_1234);
     plane.bits[3] = 0x7fc0_0000;
     assert!(fails_at(&case, &outcome).contains("y[0, 3]"));
@@ -81,36 +71,24 @@ fn a_copied_nan_keeps_its_payload() {
 #[test]
 fn an_element_is_allowed_its_tolerance_and_no_more() {
     let case = case("021");
-    let i = (0..case.seeds.len())
-        .find(|i| case.seeds[*i].changes_output())
-        .unwrap();
+    let i = (0..case.seeds.len()).find(|i| case.seeds[*i].changes_output()).unwrap();
     let chunk = elements(&case, i);
     let e = &case.expect.y;
     let rms = (chunk.iter().map(|k| e[*k] * e[*k]).sum::<f64>() / chunk.len() as f64).sqrt();
     let k = chunk[chunk.len() / 2];
-    for (part, passes) in [
-        (0.9, true),
-        (1.1, false),
-        (f64::NAN, false),
-        (f64::INFINITY, false),
-    ] {
+    for (part, passes) in [(0.9, true), (1.1, false), (f64::NAN, false), (f64::INFINITY, false)] {
         // t = 2e-3 for f16
         let mut outcome = faultless(&case);
         outcome.y.values[k] = e[k] + part * 2e-3 * (e[k].abs() + rms);
-        assert_eq!(
-            judge(&case, &outcome).passed(),
-            passes,
-            "{part} of the bound"
-        );
+        assert_eq!(judge(&case, &outcome).passed(), passes, "{part} of the bound");
     }
 }
 
 #[test]
 fn gradients_are_judged_by_norm_and_presence() {
     let case = case("016");
-    let trained = (0..case.seeds.len())
-        .find(|i| lifecycle::trainable(case.seeds[*i].state))
-        .unwrap();
+    let trained =
+        (0..case.seeds.len()).find(|i| lifecycle::trainable(case.seeds[*i].state)).unwrap();
     let change = |f: &dyn Fn(&mut Outcome)| {
         let mut outcome = faultless(&case);
         f(&mut outcome);
@@ -144,14 +122,10 @@ fn gradients_where_none_belong_fail() {
 #[test]
 fn a_frozen_seed_with_parameter_gradients_fails() {
     let case = case("021");
-    let frozen = (0..case.seeds.len())
-        .find(|i| !lifecycle::trainable(case.seeds[*i].state))
-        .unwrap();
+    let frozen =
+        (0..case.seeds.len()).find(|i| !lifecycle::trainable(case.seeds[*i].state)).unwrap();
     let mut outcome = faultless(&case);
-    let zeros = case.seeds[frozen]
-        .parameters
-        .iter()
-        .map(|t| vec![0.0; t.values.len()]);
+    let zeros = case.seeds[frozen].parameters.iter().map(|t| vec![0.0; t.values.len()]);
     outcome.seeds[frozen].parameters = Some(zeros.collect());
     assert!(fails_at(&case, &outcome).contains("gradient of"));
 }
@@ -192,9 +166,7 @@ fn an_empty_statistic_is_nan_and_nothing_else() {
         Storage::F16 => u32::from(half::f16::NAN.to_bits()),
         Storage::Bf16 => u32::from(half::bf16::NAN.to_bits()),
     };
-    case.seeds
-        .iter_mut()
-        .for_each(|s| s.state = lifecycle::DORMANT);
+    case.seeds.iter_mut().for_each(|s| s.state = lifecycle::DORMANT);
     case.x.bits.fill(nan);
     let mut expect = faultless(&case);
     for (seed, outcome) in case.expect.seeds.iter_mut().zip(&expect.seeds) {

@@ -121,13 +121,7 @@ impl PairedSeed {
         };
         let host = Host::train(&clean.train, &mut stream(seed, 2), stream(seed, 3))?;
         let bits = host.bits()?;
-        let world = World {
-            host: &host,
-            layout,
-            clean: &clean,
-            drifted: &drifted,
-            seed,
-        };
+        let world = World { host: &host, layout, clean: &clean, drifted: &drifted, seed };
         let mut outcomes = Vec::new();
         let mut add = |arm: Arm, scores: Tensor, rows: &Rows, cost: Cost| -> Result<()> {
             let accuracy = host::accuracy(&scores, &rows.tensors()?.1)?;
@@ -138,21 +132,11 @@ impl PairedSeed {
         let test = &drifted.test;
         let (x, _) = test.tensors()?;
         let drifted_scores = host.logits(&x)?;
-        add(
-            Arm::Clean,
-            host.logits(&clean.test.tensors()?.0)?,
-            &clean.test,
-            Cost::default(),
-        )?;
+        add(Arm::Clean, host.logits(&clean.test.tensors()?.0)?, &clean.test, Cost::default())?;
         add(Arm::Drifted, drifted_scores.clone(), test, Cost::default())?;
 
         let life = Life::live(&world, Registry::builtin(), "bottleneck", stream(seed, 4))?;
-        add(
-            Arm::Kasmina,
-            scores(&host, &life.module, &x)?,
-            test,
-            life.cost,
-        )?;
+        add(Arm::Kasmina, scores(&host, &life.module, &x)?, test, life.cost)?;
 
         let mut registry = Registry::builtin();
         registry.register_user(Arc::new(Poisoned))?;
@@ -164,10 +148,7 @@ impl PairedSeed {
 
         let bottleneck = {
             let layer = life.module.layer();
-            layer
-                .registry()
-                .get(layer.registry().find("bottleneck")?)?
-                .clone()
+            layer.registry().get(layer.registry().find("bottleneck")?)?.clone()
         };
         let mut rng = stream(seed, 5);
         // Two away, so that it shares no border with the drifted pixels; the random one may.
@@ -220,14 +201,8 @@ fn train_adapter(
         blueprint: Some(blueprint.clone()),
         ..InitialSeed::default()
     };
-    let layer = Layer::builder(world.layout)
-        .rng_seed(world.seed)
-        .seed(chunk, initial)
-        .build()?;
-    let grown = layer
-        .lifecycle()
-        .grown(chunk)
-        .context("the seed starts with parameters")?;
+    let layer = Layer::builder(world.layout).rng_seed(world.seed).seed(chunk, initial).build()?;
+    let grown = layer.lifecycle().grown(chunk).context("the seed starts with parameters")?;
     let cost = Cost {
         parameters: grown.parameters().len() as u64,
         updates: updates.len() as u64,
@@ -255,14 +230,7 @@ fn fine_tune(host: &Host, rows: &Rows, updates: &[Update]) -> Result<(Host, Cost
     }
     let updates = updates.len() as u64;
     let flops = updates * Cost::host_update();
-    Ok((
-        tuned,
-        Cost {
-            parameters: host::PARAMETERS,
-            updates,
-            flops,
-        },
-    ))
+    Ok((tuned, Cost { parameters: host::PARAMETERS, updates, flops }))
 }
 
 #[cfg(test)]
@@ -276,35 +244,20 @@ mod tests {
         let digits = crate::data::load().unwrap();
         let done = Cell::new(0);
         let run = PairedSeed::run(1, &digits, &|| done.set(done.get() + 1)).unwrap();
-        assert_eq!(
-            (done.get(), run.arms.len()),
-            (Arm::ALL.len(), Arm::ALL.len())
-        );
+        assert_eq!((done.get(), run.arms.len()), (Arm::ALL.len(), Arm::ALL.len()));
         assert_eq!(run.life.chosen(), Some(run.drifted_chunk));
         assert_eq!(run.life.end(), Some(State::Fossilized));
         assert_eq!(run.poisoned.end(), Some(State::Culled));
         assert!(run.host_unchanged && run.poison_removed);
         assert!(run.life.untouched_while_training && run.poisoned.untouched_while_training);
         let outcome = |arm: Arm| run.arms[arm as usize];
-        assert_eq!(
-            outcome(Arm::Poisoned).accuracy,
-            outcome(Arm::Drifted).accuracy
-        );
+        assert_eq!(outcome(Arm::Poisoned).accuracy, outcome(Arm::Drifted).accuracy);
         let ours = outcome(Arm::Kasmina);
         for other in [Arm::Drifted, Arm::Affine, Arm::WrongChunk] {
             assert!(ours.accuracy > outcome(other).accuracy, "{other:?}");
         }
-        for matched in [
-            Arm::Affine,
-            Arm::RandomChunk,
-            Arm::WrongChunk,
-            Arm::FullFinetune,
-        ] {
-            assert_eq!(
-                outcome(matched).cost.updates,
-                ours.cost.updates,
-                "{matched:?}"
-            );
+        for matched in [Arm::Affine, Arm::RandomChunk, Arm::WrongChunk, Arm::FullFinetune] {
+            assert_eq!(outcome(matched).cost.updates, ours.cost.updates, "{matched:?}");
         }
     }
 }

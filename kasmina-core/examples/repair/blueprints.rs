@@ -21,7 +21,8 @@ impl Poisoned {
     /// Where the fuse blows. Its gradient is constant, and Adam turns a constant gradient into a step of
     /// one learning rate, so this is a number of updates times the learning rate.
     pub(crate) const FUSE: f32 = 250.0 * crate::grow::LEARNING_RATE as f32;
-    const FAULT: f32 = -4.0;
+    /// Large: a gain of −4 was milder than one drift in forty, and the gates rightly let that one stay.
+    const FAULT: f32 = -40.0;
 }
 
 impl UserBlueprint for Recalibration {
@@ -30,10 +31,7 @@ impl UserBlueprint for Recalibration {
     }
 
     fn parameters(&self, c: usize) -> Vec<ParameterSpec> {
-        vec![
-            ParameterSpec::new("gain", [c]),
-            ParameterSpec::new("offset", [c]),
-        ]
+        vec![ParameterSpec::new("gain", [c]), ParameterSpec::new("offset", [c])]
     }
 
     fn initialise(&self, c: usize, _: &mut dyn RngCore, values: &mut [f32]) {
@@ -86,10 +84,7 @@ impl UserBlueprint for AffineMap {
     }
 
     fn parameters(&self, c: usize) -> Vec<ParameterSpec> {
-        vec![
-            ParameterSpec::new("weight", [c, c]),
-            ParameterSpec::new("offset", [c]),
-        ]
+        vec![ParameterSpec::new("weight", [c, c]), ParameterSpec::new("offset", [c])]
     }
 
     fn initialise(&self, c: usize, _: &mut dyn RngCore, values: &mut [f32]) {
@@ -121,10 +116,7 @@ impl UserBlueprint for AffineMap {
         for (g, grad_x) in g.chunks_exact(c).zip(grad_x.chunks_exact_mut(c)) {
             grad_x.fill(0.0);
             for (w, g) in weight.chunks_exact(c).zip(g) {
-                grad_x
-                    .iter_mut()
-                    .zip(w)
-                    .for_each(|(grad, w)| *grad += w * g);
+                grad_x.iter_mut().zip(w).for_each(|(grad, w)| *grad += w * g);
             }
         }
         let Some((weight, offset)) = grad_parameters.map(|grad| grad.split_at_mut(c * c)) else {
@@ -184,9 +176,7 @@ impl UserBlueprint for Poisoned {
         if parameters[2 * c] < Self::FUSE {
             Recalibration.backward(c, &parameters[..2 * c], x, g, grad_x, honest);
         } else {
-            g.iter()
-                .zip(grad_x)
-                .for_each(|(g, grad_x)| *grad_x = Self::FAULT * g);
+            g.iter().zip(grad_x).for_each(|(g, grad_x)| *grad_x = Self::FAULT * g);
         }
         if let Some(fuse) = fuse {
             fuse[0] -= 1.0;
@@ -222,30 +212,15 @@ mod tests {
         let h = 1e-2;
         let close = |what: &str, i: usize, found: f32, up: f64, down: f64| {
             let slope = (up - down) / (2.0 * f64::from(h));
-            assert!(
-                (f64::from(found) - slope).abs() < 2e-3,
-                "{what} {i}: {found}, slope {slope}"
-            );
+            assert!((f64::from(found) - slope).abs() < 2e-3, "{what} {i}: {found}, slope {slope}");
         };
         for i in 0..x.len() {
             let (up, down) = (shifted(&x, i, h), shifted(&x, i, -h));
-            close(
-                "x",
-                i,
-                grad_x[i],
-                energy(parameters, &up),
-                energy(parameters, &down),
-            );
+            close("x", i, grad_x[i], energy(parameters, &up), energy(parameters, &down));
         }
         for i in 0..parameters.len() {
             let (up, down) = (shifted(parameters, i, h), shifted(parameters, i, -h));
-            close(
-                "parameter",
-                i,
-                grad_p[i],
-                energy(&up, &x),
-                energy(&down, &x),
-            );
+            close("parameter", i, grad_p[i], energy(&up, &x), energy(&down, &x));
         }
     }
 
@@ -253,11 +228,8 @@ mod tests {
     fn the_affine_kinds_have_the_gradients_of_their_forward() {
         let c = 4;
         for kind in [&Recalibration as &dyn UserBlueprint, &AffineMap] {
-            let n: usize = kind
-                .parameters(c)
-                .iter()
-                .map(|s| s.shape.iter().product::<usize>())
-                .sum();
+            let n: usize =
+                kind.parameters(c).iter().map(|s| s.shape.iter().product::<usize>()).sum();
             let parameters: Vec<f32> = (0..n).map(|i| (i as f32).cos()).collect();
             check(kind, c, &parameters);
         }
@@ -272,6 +244,6 @@ mod tests {
         assert_eq!(y, [0.5, -1.5]);
         parameters[4] = Poisoned::FUSE;
         Poisoned.forward(c, &parameters, &x, &mut y);
-        assert_eq!(y, [-2.0, 4.0]);
+        assert_eq!(y, [-20.0, 40.0]);
     }
 }

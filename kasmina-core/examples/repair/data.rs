@@ -39,16 +39,9 @@ pub(crate) fn load() -> Result<Rows> {
 
 fn parse(gzip: &[u8]) -> Result<Rows> {
     let mut text = String::new();
-    flate2::read::GzDecoder::new(gzip)
-        .read_to_string(&mut text)
-        .context("not a gzip file")?;
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .from_reader(text.as_bytes());
-    let mut rows = Rows {
-        pixels: Vec::new(),
-        labels: Vec::new(),
-    };
+    flate2::read::GzDecoder::new(gzip).read_to_string(&mut text).context("not a gzip file")?;
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes());
+    let mut rows = Rows { pixels: Vec::new(), labels: Vec::new() };
     for (line, record) in reader.deserialize().enumerate() {
         let values: Vec<u8> = record.with_context(|| format!("row {line}"))?;
         ensure!(
@@ -57,15 +50,11 @@ fn parse(gzip: &[u8]) -> Result<Rows> {
             values.len()
         );
         let (pixels, label) = (&values[..PIXELS], values[PIXELS]);
-        ensure!(
-            usize::from(label) < CLASSES,
-            "row {line} has label {label}; 0 to 9 are legal"
-        );
+        ensure!(usize::from(label) < CLASSES, "row {line} has label {label}; 0 to 9 are legal");
         if let Some(pixel) = pixels.iter().find(|&&pixel| f32::from(pixel) > FULL_SCALE) {
             anyhow::bail!("row {line} has a pixel of {pixel}; 0 to {FULL_SCALE} are legal");
         }
-        rows.pixels
-            .extend(pixels.iter().map(|&pixel| f32::from(pixel) / FULL_SCALE));
+        rows.pixels.extend(pixels.iter().map(|&pixel| f32::from(pixel) / FULL_SCALE));
         rows.labels.push(label.into());
     }
     Ok(rows)
@@ -89,10 +78,7 @@ impl Rows {
     pub(crate) fn tensors(&self) -> Result<(Tensor, Tensor)> {
         let shape = (self.len(), PIXELS);
         let x = Tensor::from_slice(&self.pixels, shape, &Device::Cpu)?;
-        Ok((
-            x,
-            Tensor::from_slice(&self.labels, self.len(), &Device::Cpu)?,
-        ))
+        Ok((x, Tensor::from_slice(&self.labels, self.len(), &Device::Cpu)?))
     }
 
     /// 1,000 rows to train on, 497 to test on, and those between to hold back; which is which is drawn.
@@ -120,12 +106,7 @@ pub(crate) struct Batches {
 
 impl Batches {
     pub(crate) fn new(rows: usize, size: usize, rng: ChaCha8Rng) -> Self {
-        Self {
-            order: (0..rows).collect(),
-            at: rows,
-            size,
-            rng,
-        }
+        Self { order: (0..rows).collect(), at: rows, size, rng }
     }
 
     /// The rows of the next batch; all batches have the same size, so a short rest is dropped.
@@ -160,9 +141,7 @@ mod tests {
         assert!(rows.pixels.iter().all(|p| (0.0..=1.0).contains(p)));
         // Counts per class as the data set's description gives them.
         let mut counts = [0; CLASSES];
-        rows.labels
-            .iter()
-            .for_each(|&label| counts[label as usize] += 1);
+        rows.labels.iter().for_each(|&label| counts[label as usize] += 1);
         assert_eq!(counts, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
     }
 
@@ -185,10 +164,7 @@ mod tests {
     fn a_split_is_disjoint_and_complete() {
         // Pixels that tell rows apart.
         let labels: Vec<u32> = (0..1797).collect();
-        let rows = Rows {
-            pixels: vec![0.0; 1797 * PIXELS],
-            labels,
-        };
+        let rows = Rows { pixels: vec![0.0; 1797 * PIXELS], labels };
         let split = rows.split(&mut ChaCha8Rng::seed_from_u64(3));
         let parts = [&split.train, &split.held_back, &split.test];
         assert_eq!(parts.map(Rows::len), [1000, 300, 497]);

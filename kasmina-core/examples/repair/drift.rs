@@ -23,11 +23,7 @@ impl Drift {
         let c = layout.chunk_len(chunk);
         let scale = 1.0 / (c as f32).sqrt();
         let mixing = (0..c * c).map(|_| scale * normal(rng)).collect();
-        Self {
-            chunk,
-            layout,
-            mixing,
-        }
+        Self { chunk, layout, mixing }
     }
 
     /// The rows as the drifted sensors deliver them.
@@ -63,10 +59,7 @@ mod tests {
     #[test]
     fn only_the_drifted_chunk_changes() {
         let layout = SeedLayout::new(PIXELS, 16).unwrap();
-        let rows = Rows {
-            pixels: vec![0.5; 3 * PIXELS],
-            labels: vec![0; 3],
-        };
+        let rows = Rows { pixels: vec![0.5; 3 * PIXELS], labels: vec![0; 3] };
         for seed in 0..8 {
             let drift = Drift::random(layout, &mut ChaCha8Rng::seed_from_u64(seed));
             let drifted = drift.apply(&rows);
@@ -83,9 +76,6 @@ mod tests {
         let values: Vec<f64> = (0..20_000).map(|_| normal(rng).into()).collect();
         let mean = values.iter().sum::<f64>() / 2e4;
         let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 2e4;
-        assert!(
-            mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05,
-            "{mean} {variance}"
-        );
+        assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
     }
 }

@@ -108,20 +108,13 @@ impl Life {
         let layer = Layer::builder(world.layout)
             .name("sensors")
             .registry(registry)
-            .lifecycle(LifecycleConfig {
-                gates,
-                ..LifecycleConfig::default()
-            })
+            .lifecycle(LifecycleConfig { gates, ..LifecycleConfig::default() })
             .rng_seed(world.seed)
             .build()?;
         let mut run = Run::new(world, KasminaLayer::new(layer))?;
         let mut batches = Batches::new(world.clean.train.len(), BATCH, batches);
         for epoch in 0..MAX_EPOCHS {
-            let split = if epoch < CLEAN_EPOCHS {
-                world.clean
-            } else {
-                world.drifted
-            };
+            let split = if epoch < CLEAN_EPOCHS { world.clean } else { world.drifted };
             run.epoch(split, &mut batches, &mut controller)?;
             if run.over() {
                 return Ok(run.life);
@@ -132,9 +125,7 @@ impl Life {
 
     /// The seed the controller chose.
     pub(crate) fn chosen(&self) -> Option<usize> {
-        self.transitions
-            .first()
-            .map(|transition| transition.seed as usize)
+        self.transitions.first().map(|transition| transition.seed as usize)
     }
 
     /// The state its life ended in.
@@ -170,28 +161,17 @@ impl<'a> Run<'a> {
             cost: Cost::default(),
             untouched_while_training: true,
         };
-        Ok(Self {
-            world,
-            optimizer: None,
-            drifted_scores,
-            life,
-        })
+        Ok(Self { world, optimizer: None, drifted_scores, life })
     }
 
     fn over(&self) -> bool {
-        matches!(
-            self.life.end(),
-            Some(State::Fossilized | State::Culled | State::Cancelled)
-        )
+        matches!(self.life.end(), Some(State::Fossilized | State::Culled | State::Cancelled))
     }
 
     fn growing(&self) -> Option<Growing> {
         let layer = self.life.module.layer();
         let (seed, _) = layer.lifecycle().grown_seeds().next()?;
-        Some(Growing {
-            seed,
-            state: layer.lifecycle().table().states()[seed],
-        })
+        Some(Growing { seed, state: layer.lifecycle().table().states()[seed] })
     }
 
     fn epoch(
@@ -215,11 +195,7 @@ impl<'a> Run<'a> {
         let alpha = growing.map_or(Ok(0.0), |growing| layer.alpha(growing.seed))?;
         let report = layer.end_epoch_with(controller);
         drop(layer);
-        ensure!(
-            report.outcome.refused.is_empty(),
-            "refused: {:?}",
-            report.outcome.refused
-        );
+        ensure!(report.outcome.refused.is_empty(), "refused: {:?}", report.outcome.refused);
         self.life.transitions.extend(report.outcome.transitions);
         self.life.epochs.push(Epoch {
             states,
@@ -242,10 +218,7 @@ impl<'a> Run<'a> {
         let (x, labels) = rows.select(batch).tensors()?;
         let state = growing.map_or(State::Dormant, |growing| growing.state);
         if !state.on_path() {
-            let y = self
-                .life
-                .module
-                .forward_with(&x, &ForwardOptions::new().inference())?;
+            let y = self.life.module.forward_with(&x, &ForwardOptions::new().inference())?;
             self.life.untouched_while_training &= tensor_bits(&y)? == tensor_bits(&x)?;
         }
         let (loss, learning_rate) = match (growing, state) {
@@ -254,33 +227,23 @@ impl<'a> Run<'a> {
                 let as_if = ForwardOptions::new().probe(seed, 1.0).without_telemetry();
                 (self.task_loss(&x, &labels, &as_if)?, LEARNING_RATE)
             }
-            (_, State::Grafting) => (
-                self.task_loss(&x, &labels, &ForwardOptions::new())?,
-                LEARNING_RATE,
-            ),
-            (_, State::FineTuning) => (
-                self.task_loss(&x, &labels, &ForwardOptions::new())?,
-                FINE_RATE,
-            ),
+            (_, State::Grafting) => {
+                (self.task_loss(&x, &labels, &ForwardOptions::new())?, LEARNING_RATE)
+            }
+            (_, State::FineTuning) => {
+                (self.task_loss(&x, &labels, &ForwardOptions::new())?, FINE_RATE)
+            }
             (_, state) => {
                 if state.on_path() {
-                    self.life
-                        .module
-                        .forward_with(&x, &ForwardOptions::new().inference())?;
+                    self.life.module.forward_with(&x, &ForwardOptions::new().inference())?;
                 }
                 return Ok(None);
             }
         };
         self.update(&loss, learning_rate)?;
-        self.life.updates.push(Update {
-            rows: batch.to_vec(),
-            learning_rate,
-        });
+        self.life.updates.push(Update { rows: batch.to_vec(), learning_rate });
         let loss = f64::from(loss.to_scalar::<f32>()?);
-        self.record(
-            growing,
-            SeedSignals::loss(if loss.is_nan() { f64::INFINITY } else { loss }),
-        )?;
+        self.record(growing, SeedSignals::loss(if loss.is_nan() { f64::INFINITY } else { loss }))?;
         self.count(growing, |cost, blueprint, c| {
             cost.updates += 1;
             cost.flops += Cost::update(blueprint, c);
@@ -345,17 +308,10 @@ impl<'a> Run<'a> {
             return Ok(());
         };
         let layer = self.life.module.layer();
-        let grown = layer
-            .lifecycle()
-            .grown(seed)
-            .context("a growing seed owns parameters")?;
+        let grown = layer.lifecycle().grown(seed).context("a growing seed owns parameters")?;
         self.life.cost.parameters = grown.parameters().len() as u64;
         let blueprint = layer.registry().get(grown.blueprint())?;
-        add(
-            &mut self.life.cost,
-            blueprint,
-            self.world.layout.chunk_len(seed),
-        );
+        add(&mut self.life.cost, blueprint, self.world.layout.chunk_len(seed));
         Ok(())
     }
 }

@@ -65,15 +65,9 @@ impl Host {
     /// The same weights, out of any optimizer's reach.
     fn frozen(&self) -> Self {
         let freeze = |linear: &Linear| {
-            Linear::new(
-                linear.weight().detach(),
-                linear.bias().map(|bias| bias.detach()),
-            )
+            Linear::new(linear.weight().detach(), linear.bias().map(|bias| bias.detach()))
         };
-        Self {
-            hidden: freeze(&self.hidden),
-            output: freeze(&self.output),
-        }
+        Self { hidden: freeze(&self.hidden), output: freeze(&self.output) }
     }
 
     /// A copy with its own storage that can be trained, and its variables.
@@ -114,21 +108,13 @@ impl Weights {
 
 /// Candle's AdamW without weight decay: the one optimizer of all arms.
 pub(crate) fn adam(vars: Vec<Var>, learning_rate: f64) -> Result<AdamW> {
-    let settings = ParamsAdamW {
-        lr: learning_rate,
-        weight_decay: 0.0,
-        ..ParamsAdamW::default()
-    };
+    let settings = ParamsAdamW { lr: learning_rate, weight_decay: 0.0, ..ParamsAdamW::default() };
     Ok(AdamW::new(vars, settings)?)
 }
 
 /// The share of rows whose largest score is at their label.
 pub(crate) fn accuracy(logits: &Tensor, labels: &Tensor) -> Result<f64> {
-    let right = logits
-        .argmax(1)?
-        .eq(labels)?
-        .to_dtype(DType::F32)?
-        .mean_all()?;
+    let right = logits.argmax(1)?.eq(labels)?.to_dtype(DType::F32)?.mean_all()?;
     Ok(right.to_scalar::<f32>()?.into())
 }
 

@@ -133,10 +133,7 @@ fn progress(seeds: u64) -> Result<ProgressBar> {
 }
 
 fn write(options: &Options, results: &Results, device: &Device, took: Duration) -> Result<()> {
-    let json = options
-        .json
-        .clone()
-        .unwrap_or_else(|| options.out.join("repair.json"));
+    let json = options.json.clone().unwrap_or_else(|| options.out.join("repair.json"));
     let report = options.out.join("report.html");
     let text = serde_json::to_string_pretty(&results.json())?;
     fs::write(&json, text + "\n").with_context(|| format!("cannot write {}", json.display()))?;

@@ -51,18 +51,9 @@ impl Results {
                 updates: mean(|cost| cost.updates),
                 flops: mean(|cost| cost.flops),
             };
-            Ok(ArmSummary {
-                arm,
-                accuracies,
-                interval,
-                cost,
-            })
+            Ok(ArmSummary { arm, accuracies, interval, cost })
         };
-        let arms = Arm::ALL
-            .into_iter()
-            .enumerate()
-            .map(summary)
-            .collect::<Result<_>>()?;
+        let arms = Arm::ALL.into_iter().enumerate().map(summary).collect::<Result<_>>()?;
         Ok(Self { arms, seeds })
     }
 
@@ -102,14 +93,8 @@ impl Results {
     pub(crate) fn invariants(&self) -> [(&'static str, bool); 3] {
         [
             ("the frozen host kept every bit", self.host_unchanged()),
-            (
-                "training left the output as it was, bit for bit",
-                self.untouched_while_training(),
-            ),
-            (
-                "the poisoned seed was culled and left no bit behind",
-                self.poison_removed(),
-            ),
+            ("training left the output as it was, bit for bit", self.untouched_while_training()),
+            ("the poisoned seed was culled and left no bit behind", self.poison_removed()),
         ]
     }
 
@@ -117,20 +102,14 @@ impl Results {
     pub(crate) fn json(&self) -> Value {
         let entry = |summary: &ArmSummary| {
             let Interval { mean, low, high } = summary.interval;
-            let Cost {
-                parameters,
-                updates,
-                flops,
-            } = summary.cost;
+            let Cost { parameters, updates, flops } = summary.cost;
             json!({
                 "accuracy_mean": mean, "ci95": [low, high], "parameters": parameters,
                 "updates": updates, "flops": flops, "accuracies": summary.accuracies,
             })
         };
         let named = |arms: &[ArmSummary]| -> Map<String, Value> {
-            arms.iter()
-                .map(|arm| (arm.arm.name().to_owned(), entry(arm)))
-                .collect()
+            arms.iter().map(|arm| (arm.arm.name().to_owned(), entry(arm))).collect()
         };
         let (eight, beside) = self.arms.split_at(Arm::AffineMap as usize);
         let gain = |other: Arm| {

@@ -21,11 +21,7 @@ impl Interval {
         let square: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
         let error = (square / (n - 1) as f64 / n as f64).sqrt();
         let half = t_quantile(n - 1) * error;
-        Some(Self {
-            mean,
-            low: mean - half,
-            high: mean + half,
-        })
+        Some(Self { mean, low: mean - half, high: mean + half })
     }
 
     /// The interval of the differences a − b of paired values.

@@ -11,14 +11,7 @@ pub(crate) fn render(results: &Results) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
     table.set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header([
-        "arm",
-        "accuracy",
-        "95 % interval",
-        "parameters",
-        "updates",
-        "MFLOP",
-    ]);
+    table.set_header(["arm", "accuracy", "95 % interval", "parameters", "updates", "MFLOP"]);
     for summary in &results.arms {
         let Interval { mean, low, high } = summary.interval;
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
@@ -39,10 +32,7 @@ pub(crate) fn render(results: &Results) -> String {
         );
     }
     let runs = results.seeds.len();
-    text += &format!(
-        "\nright chunk chosen: {} of {runs}",
-        results.chosen_correctly()
-    );
+    text += &format!("\nright chunk chosen: {} of {runs}", results.chosen_correctly());
     for (promise, kept) in results.invariants() {
         text += &format!("\n{}: {}", promise, if kept { "yes" } else { "NO" });
     }

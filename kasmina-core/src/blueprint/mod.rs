@@ -149,11 +149,9 @@ impl Blueprint {
     pub fn validate(&self) -> Result<()> {
         match *self {
             Self::ConvFilter { taps: 0 } => Err(Error::Zero { what: "taps" }),
-            Self::ConvFilter { taps } if taps > MAX_TAPS => Err(Error::TooLarge {
-                what: "taps",
-                value: taps as u64,
-                limit: MAX_TAPS as u64,
-            }),
+            Self::ConvFilter { taps } if taps > MAX_TAPS => {
+                Err(Error::TooLarge { what: "taps", value: taps as u64, limit: MAX_TAPS as u64 })
+            }
             Self::Bottleneck { width: 0, .. } => Err(Error::Zero { what: "bottleneck width" }),
             Self::Bottleneck { width, .. } if width > i32::MAX as usize => Err(Error::TooLarge {
                 what: "bottleneck width",

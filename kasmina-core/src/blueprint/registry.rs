@@ -69,7 +69,11 @@ impl Registry {
     /// # Errors
     /// [`Error::DuplicateBlueprint`] for another definition under a known name, the errors of
     /// [`Blueprint::validate`], and [`Error::TooLarge`] past 65,535 entries.
-    pub fn register(&mut self, name: impl Into<String>, blueprint: Blueprint) -> Result<BlueprintId> {
+    pub fn register(
+        &mut self,
+        name: impl Into<String>,
+        blueprint: Blueprint,
+    ) -> Result<BlueprintId> {
         let name = name.into();
         blueprint.validate()?;
         if let Some(index) = self.entries.iter().position(|(known, _)| *known == name) {

@@ -73,23 +73,14 @@ struct Shared {
 impl KasminaLayer {
     /// A module around `layer`.
     pub fn new(layer: Layer) -> Self {
-        let shared = Shared {
-            layer,
-            variables: Variables::default(),
-        };
-        Self {
-            shared: Arc::new(Mutex::new(shared)),
-            options: ForwardOptions::new(),
-        }
+        let shared = Shared { layer, variables: Variables::default() };
+        Self { shared: Arc::new(Mutex::new(shared)), options: ForwardOptions::new() }
     }
 
     /// The same layer, run with `options` by [`Module::forward`]: a probe inside a `Sequential`.
     #[must_use]
     pub fn with_options(&self, options: ForwardOptions) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-            options,
-        }
+        Self { shared: Arc::clone(&self.shared), options }
     }
 
     /// The layer itself, locked, with what the variables hold: for commands, epochs, telemetry. Parameters
@@ -139,9 +130,7 @@ impl KasminaLayer {
         let Shared { layer, variables } = &*shared;
         let trainable = |seed: usize| layer.state(seed).is_ok_and(crate::State::trainable);
         let vars = variables.seeds.iter().filter(|(seed, _)| trainable(**seed));
-        Ok(vars
-            .flat_map(|(_, seed)| seed.vars.iter().cloned())
-            .collect())
+        Ok(vars.flat_map(|(_, seed)| seed.vars.iter().cloned()).collect())
     }
 
     /// All variables by name, such as `seed2.up_bias`, frozen ones included.
@@ -152,9 +141,7 @@ impl KasminaLayer {
         let mut shared = self.shared.lock();
         shared.sync()?;
         let seeds = shared.variables.seeds.values();
-        Ok(seeds
-            .flat_map(|s| s.names.iter().cloned().zip(s.vars.iter().cloned()))
-            .collect())
+        Ok(seeds.flat_map(|s| s.names.iter().cloned().zip(s.vars.iter().cloned())).collect())
     }
 
     /// Brings variables and layer into agreement; every pass and every look at the variables does this

@@ -28,15 +28,9 @@ impl Variables {
     /// The variables of `seeds` as one vector that the graph can trace back to them; `None` if there are
     /// none.
     pub(super) fn packed(&self, seeds: impl Iterator<Item = usize>) -> Result<Option<Tensor>> {
-        let vars = seeds
-            .filter_map(|seed| self.seeds.get(&seed))
-            .flat_map(|seed| &seed.vars);
+        let vars = seeds.filter_map(|seed| self.seeds.get(&seed)).flat_map(|seed| &seed.vars);
         let flat: Vec<Tensor> = vars.map(|var| var.flatten_all()).collect::<Result<_>>()?;
-        if flat.is_empty() {
-            Ok(None)
-        } else {
-            Tensor::cat(&flat, 0).map(Some)
-        }
+        if flat.is_empty() { Ok(None) } else { Tensor::cat(&flat, 0).map(Some) }
     }
 }
 
@@ -47,12 +41,7 @@ impl Pass {
         snapshot: Snapshot,
         y: (CpuStorage, Shape),
     ) -> Self {
-        Self {
-            shared,
-            options,
-            snapshot,
-            y: Mutex::new(Some(y)),
-        }
+        Self { shared, options, snapshot, y: Mutex::new(Some(y)) }
     }
 
     /// The storage of the forward pass's result.
@@ -66,10 +55,8 @@ impl Pass {
         let mut shared = self.shared.lock();
         let layer = &mut shared.layer;
         self.snapshot.check(layer)?;
-        if let Some((seed, _)) = layer
-            .lifecycle()
-            .grown_seeds()
-            .find(|(_, grown)| grown.gradients().is_some())
+        if let Some((seed, _)) =
+            layer.lifecycle().grown_seeds().find(|(_, grown)| grown.gradients().is_some())
         {
             return Err(CandleError::GradientsWaiting { seed });
         }
@@ -104,10 +91,7 @@ impl Pass {
     fn take_gradients(&self, layer: &mut Layer) -> CandleResult<Vec<f32>> {
         let mut packed = Vec::new();
         for (seed, values) in self.snapshot.trainable() {
-            let Some(gradients) = layer
-                .lifecycle()
-                .grown(seed)
-                .and_then(|grown| grown.gradients())
+            let Some(gradients) = layer.lifecycle().grown(seed).and_then(|grown| grown.gradients())
             else {
                 packed.resize(packed.len() + values.len(), 0.0);
                 continue;
@@ -115,15 +99,8 @@ impl Pass {
             packed.extend_from_slice(gradients);
             let square: f64 = gradients.iter().map(|&g| f64::from(g).powi(2)).sum();
             // A norm that is not a number is the worst, as with losses.
-            let norm = if square.is_nan() {
-                f64::INFINITY
-            } else {
-                square.sqrt()
-            };
-            let signals = SeedSignals {
-                gradient_norm: Some(norm),
-                ..SeedSignals::default()
-            };
+            let norm = if square.is_nan() { f64::INFINITY } else { square.sqrt() };
+            let signals = SeedSignals { gradient_norm: Some(norm), ..SeedSignals::default() };
             layer.record(seed, signals)?;
         }
         Ok(packed)

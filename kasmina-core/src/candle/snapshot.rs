@@ -72,22 +72,16 @@ impl Snapshot {
         let lifecycle = layer.lifecycle();
         let table = lifecycle.table();
         for before in &self.seeds {
-            let SeedSnapshot {
-                seed, state, alpha, ..
-            } = *before;
+            let SeedSnapshot { seed, state, alpha, .. } = *before;
             let Some(grown) = lifecycle.grown(seed) else {
-                return changed(format!(
-                    "seed {seed} was {state} and owns no parameters now"
-                ));
+                return changed(format!("seed {seed} was {state} and owns no parameters now"));
             };
             let (state_now, alpha_now) = (table.states()[seed], table.alphas()[seed]);
             if state_now != state {
                 return changed(format!("seed {seed} was {state} and is {state_now} now"));
             }
             if alpha_now.to_bits() != alpha.to_bits() {
-                return changed(format!(
-                    "alpha of seed {seed} was {alpha} and is {alpha_now} now"
-                ));
+                return changed(format!("alpha of seed {seed} was {alpha} and is {alpha_now} now"));
             }
             let same_parameters = match &before.parameters {
                 Parameters::Trainable(values) => values.len() == grown.parameters().len(),

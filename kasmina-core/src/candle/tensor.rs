@@ -55,11 +55,7 @@ stored!(bf16, BF16);
 /// `x` itself if its rows lie at a uniform distance, otherwise a contiguous copy that candle's graph
 /// knows of.
 pub(super) fn rowwise(x: &Tensor) -> CandleResult<Tensor> {
-    Ok(if row_stride(x.layout()).is_some() {
-        x.clone()
-    } else {
-        x.contiguous()?
-    })
+    Ok(if row_stride(x.layout()).is_some() { x.clone() } else { x.contiguous()? })
 }
 
 /// Elements from one row to the next, if the leading dimensions collapse to one; `None` otherwise.
@@ -71,12 +67,7 @@ fn row_stride(layout: &Layout) -> Option<usize> {
     }
     // From the innermost leading dimension outwards; dimensions of size 1 have no stride of their own.
     let mut row: Option<(usize, usize)> = None;
-    for (&size, &stride) in leading
-        .iter()
-        .zip(strides)
-        .rev()
-        .filter(|(size, _)| **size != 1)
-    {
+    for (&size, &stride) in leading.iter().zip(strides).rev().filter(|(size, _)| **size != 1) {
         match row {
             None => row = Some((stride, size)),
             Some((inner, rows)) if stride == inner * rows => row = Some((inner, rows * size)),
@@ -127,11 +118,7 @@ fn check_shape(what: &'static str, x: &Tensor, hidden: usize) -> CandleResult<()
     match x.dims().last() {
         None => Err(CandleError::Scalar { what, hidden }),
         Some(&last) if last == hidden => Ok(()),
-        Some(_) => Err(CandleError::Width {
-            what,
-            shape: x.dims().to_vec(),
-            hidden,
-        }),
+        Some(_) => Err(CandleError::Width { what, shape: x.dims().to_vec(), hidden }),
     }
 }
 
@@ -151,16 +138,8 @@ fn with_rows<T: Stored, R>(
         };
         return Err(CandleError::Device { what, found });
     };
-    let values = T::slice(storage).ok_or(CandleError::DType {
-        what,
-        found: x.dtype(),
-    })?;
+    let values = T::slice(storage).ok_or(CandleError::DType { what, found: x.dtype() })?;
     let stride = row_stride(layout).unwrap_or(hidden);
     let rows = x.elem_count() / hidden;
-    f(MatRef::new(
-        &values[layout.start_offset()..],
-        rows,
-        hidden,
-        stride,
-    )?)
+    f(MatRef::new(&values[layout.start_offset()..], rows, hidden, stride)?)
 }

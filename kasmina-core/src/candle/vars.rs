@@ -36,13 +36,8 @@ impl Variables {
     /// others from it. Returns the first error.
     pub(super) fn sync(&mut self, layer: &mut Layer) -> CandleResult<()> {
         self.forget_the_reborn(layer);
-        self.seeds
-            .retain(|&seed, _| layer.lifecycle().grown(seed).is_some());
-        let grown: Vec<usize> = layer
-            .lifecycle()
-            .grown_seeds()
-            .map(|(seed, _)| seed)
-            .collect();
+        self.seeds.retain(|&seed, _| layer.lifecycle().grown(seed).is_some());
+        let grown: Vec<usize> = layer.lifecycle().grown_seeds().map(|(seed, _)| seed).collect();
         let mut first_error = Ok(());
         for seed in grown {
             let synced = self.sync_seed(seed, layer);
@@ -66,9 +61,7 @@ impl Variables {
     fn forget_the_reborn(&mut self, layer: &Layer) {
         let history = layer.lifecycle().history();
         let total = transitions(layer);
-        let new = total
-            .checked_sub(self.seen)
-            .and_then(|new| usize::try_from(new).ok());
+        let new = total.checked_sub(self.seen).and_then(|new| usize::try_from(new).ok());
         self.seen = total;
         match new {
             Some(new) if new <= history.len() => {
@@ -118,19 +111,10 @@ impl SeedVars {
         let mut vars = Vec::new();
         for (spec, values) in grown.tensors() {
             names.push(format!("seed{seed}.{}", spec.name));
-            vars.push(Var::from_slice(
-                values,
-                spec.shape.as_slice(),
-                &Device::Cpu,
-            )?);
+            vars.push(Var::from_slice(values, spec.shape.as_slice(), &Device::Cpu)?);
         }
         let agreed = grown.parameters().to_vec();
-        Ok(Self {
-            blueprint: grown.blueprint(),
-            names,
-            vars,
-            agreed,
-        })
+        Ok(Self { blueprint: grown.blueprint(), names, vars, agreed })
     }
 
     /// Whether these are variables of the same blueprint and sizes.
@@ -138,10 +122,7 @@ impl SeedVars {
         let specs = grown.layout().specs();
         self.blueprint == grown.blueprint()
             && self.vars.len() == specs.len()
-            && specs
-                .iter()
-                .zip(&self.vars)
-                .all(|(spec, var)| var.dims() == spec.shape)
+            && specs.iter().zip(&self.vars).all(|(spec, var)| var.dims() == spec.shape)
     }
 
     /// The variables' flat values, if any bit differs from what was agreed.
@@ -169,11 +150,7 @@ impl SeedVars {
     fn write(&mut self, grown: &GrownSeed) -> CandleResult<()> {
         for (var, (spec, values)) in self.vars.iter().zip(grown.tensors()) {
             let shape = spec.shape.as_slice();
-            var.set(&candle_core::Tensor::from_slice(
-                values,
-                shape,
-                &Device::Cpu,
-            )?)?;
+            var.set(&candle_core::Tensor::from_slice(values, shape, &Device::Cpu)?)?;
         }
         self.agreed.clear();
         self.agreed.extend_from_slice(grown.parameters());
@@ -200,10 +177,7 @@ fn with_values<R>(var: &Var, f: impl FnOnce(&[f32]) -> R) -> CandleResult<R> {
         (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(f(&values[start..end])),
         _ => {
             let what = "a parameter's variable";
-            Err(CandleError::DType {
-                what,
-                found: var.dtype(),
-            })
+            Err(CandleError::DType { what, found: var.dtype() })
         }
     }
 }

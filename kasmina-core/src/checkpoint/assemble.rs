@@ -11,15 +11,7 @@ use crate::lifecycle::{Cause, GerminationRng, Lifecycle, Parts, Strategies, Tran
 use crate::{BlueprintId, Command, Germination, LayerState, Objective, SeedLayout, State};
 
 pub(super) fn assemble(raw: Raw, extensions: Extensions<'_>) -> Result<LayerState> {
-    let Raw {
-        meta,
-        seeds,
-        active,
-        texts,
-        history,
-        waiting,
-        telemetry,
-    } = raw;
+    let Raw { meta, seeds, active, texts, history, waiting, telemetry } = raw;
     let layout = SeedLayout::new(meta.hidden, meta.chunk)?;
     meta.lifecycle.validate()?;
     meta.stability.validate()?;
@@ -30,16 +22,10 @@ pub(super) fn assemble(raw: Raw, extensions: Extensions<'_>) -> Result<LayerStat
         .into_iter()
         .map(|slot| slot.map(resolve).transpose())
         .collect::<Result<_>>()?;
-    let waiting_strategies: Vec<_> = meta
-        .waiting_strategies
-        .into_iter()
-        .map(resolve)
-        .collect::<Result<_>>()?;
+    let waiting_strategies: Vec<_> =
+        meta.waiting_strategies.into_iter().map(resolve).collect::<Result<_>>()?;
 
-    let clock = Clock {
-        epoch: meta.epoch,
-        step: meta.step,
-    };
+    let clock = Clock { epoch: meta.epoch, step: meta.step };
     let mut strategies = Strategies::from_slots(slots);
     let table = table(&seeds, &ids, &mut strategies, clock)?;
     if let Some(slot) = strategies.unused() {
@@ -67,32 +53,19 @@ pub(super) fn assemble(raw: Raw, extensions: Extensions<'_>) -> Result<LayerStat
         history_dropped: meta.history_dropped,
         epoch: meta.epoch,
         step: meta.step,
-        rng: GerminationRng {
-            seed: meta.rng_seed,
-            germinations: meta.germinations,
-        },
+        rng: GerminationRng { seed: meta.rng_seed, germinations: meta.germinations },
     });
     give_waiting(&mut lifecycle, &waiting, &waiting_strategies, &texts, &ids)?;
     if let Some(why) = meta.roll_back {
         lifecycle.roll_back(why)?;
     }
     let telemetry = telemetry::read(meta.telemetry, telemetry, layout.seeds())?;
-    Ok(LayerState {
-        name: meta.name,
-        lifecycle,
-        stability: meta.stability,
-        telemetry,
-    })
+    Ok(LayerState { name: meta.name, lifecycle, stability: meta.stability, telemetry })
 }
 
 fn text(tensor: &'static str, index: usize, texts: &[Arc<str>], code: u32) -> Result<Arc<str>> {
     texts.get(code as usize).cloned().ok_or_else(|| {
-        CheckpointError::element(
-            tensor,
-            index,
-            code,
-            format!("less than {} texts", texts.len()),
-        )
+        CheckpointError::element(tensor, index, code, format!("less than {} texts", texts.len()))
     })
 }
 
@@ -105,16 +78,11 @@ fn blueprint(
     if code == BlueprintId::NONE {
         return Ok(None);
     }
-    ids.get(usize::from(code))
-        .map(|&id| Some(id))
-        .ok_or_else(|| {
-            let legal = format!(
-                "a code of the {} listed blueprints, or {}",
-                ids.len(),
-                BlueprintId::NONE
-            );
-            CheckpointError::element(tensor, index, code, legal)
-        })
+    ids.get(usize::from(code)).map(|&id| Some(id)).ok_or_else(|| {
+        let legal =
+            format!("a code of the {} listed blueprints, or {}", ids.len(), BlueprintId::NONE);
+        CheckpointError::element(tensor, index, code, legal)
+    })
 }
 
 fn transitions(
@@ -127,12 +95,7 @@ fn transitions(
         .map(|i| {
             if columns.seed[i] as usize >= layout.seeds() {
                 let legal = format!("less than {} seeds", layout.seeds());
-                return Err(CheckpointError::element(
-                    "history.seed",
-                    i,
-                    columns.seed[i],
-                    legal,
-                ));
+                return Err(CheckpointError::element("history.seed", i, columns.seed[i], legal));
             }
             Ok(Transition {
                 // A restore leaves entries of epochs that are then in the future.
@@ -165,9 +128,8 @@ fn give_waiting(
                     CheckpointError::element("waiting.blueprint", i, columns.blueprint[i], legal)
                 };
                 let id = blueprint("waiting.blueprint", i, ids, columns.blueprint[i])?;
-                let strategy = strategies
-                    .get(usize::from(columns.strategy[i]))
-                    .ok_or_else(|| {
+                let strategy =
+                    strategies.get(usize::from(columns.strategy[i])).ok_or_else(|| {
                         let legal = format!("less than {} strategies", strategies.len());
                         CheckpointError::element("waiting.strategy", i, columns.strategy[i], legal)
                     })?;

@@ -88,25 +88,15 @@ impl Writer {
             Some(width) => vec![elements / width, width],
         };
         self.crcs.insert(name.to_owned(), crc32fast::hash(&bytes));
-        self.tensors.push((
-            name.to_owned(),
-            Tensor {
-                dtype: T::DTYPE,
-                shape,
-                bytes,
-            },
-        ));
+        self.tensors.push((name.to_owned(), Tensor { dtype: T::DTYPE, shape, bytes }));
     }
 
     /// The file, with one metadata entry.
     pub(super) fn finish(self, key: &str, value: String) -> Result<Vec<u8>, CheckpointError> {
         let metadata = HashMap::from([(key.to_owned(), value)]);
         let tensors = self.tensors.iter().map(|(name, tensor)| (name, tensor));
-        safetensors::serialize(tensors, Some(metadata)).map_err(|error| {
-            CheckpointError::Container {
-                reason: error.to_string(),
-            }
-        })
+        safetensors::serialize(tensors, Some(metadata))
+            .map_err(|error| CheckpointError::Container { reason: error.to_string() })
     }
 }
 
@@ -122,11 +112,7 @@ impl<'a> Reader<'a> {
     pub(super) fn new(tensors: SafeTensors<'a>, crcs: Option<BTreeMap<String, u32>>) -> Self {
         let mut unread: Vec<_> = tensors.names().into_iter().map(str::to_owned).collect();
         unread.sort();
-        Self {
-            tensors,
-            crcs,
-            unread,
-        }
+        Self { tensors, crcs, unread }
     }
 
     /// A tensor `[len]`.
@@ -158,22 +144,14 @@ impl<'a> Reader<'a> {
         name: &str,
         shape: &[Option<usize>],
     ) -> Result<Vec<T>, CheckpointError> {
-        let missing = || CheckpointError::Missing {
-            tensor: name.to_owned(),
-        };
+        let missing = || CheckpointError::Missing { tensor: name.to_owned() };
         let view = self.tensors.tensor(name).map_err(|_| missing())?;
         self.unread.retain(|unread| unread != name);
         let fits = view.shape().len() == shape.len()
-            && view
-                .shape()
-                .iter()
-                .zip(shape)
-                .all(|(&is, want)| want.is_none_or(|want| is == want));
+            && view.shape().iter().zip(shape).all(|(&is, want)| want.is_none_or(|want| is == want));
         if view.dtype() != T::DTYPE || !fits {
-            let wanted: Vec<_> = shape
-                .iter()
-                .map(|want| want.map_or("any".into(), |w| w.to_string()))
-                .collect();
+            let wanted: Vec<_> =
+                shape.iter().map(|want| want.map_or("any".into(), |w| w.to_string())).collect();
             return Err(CheckpointError::Tensor {
                 tensor: name.to_owned(),
                 found: format!("{} {:?}", view.dtype(), view.shape()),

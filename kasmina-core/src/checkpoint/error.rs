@@ -128,11 +128,7 @@ pub enum CheckpointError {
 
 impl CheckpointError {
     pub(super) fn io(path: &Path, action: &'static str, source: io::Error) -> Self {
-        Self::Io {
-            path: path.to_owned(),
-            action,
-            source,
-        }
+        Self::Io { path: path.to_owned(), action, source }
     }
 
     pub(super) fn element(
@@ -141,11 +137,6 @@ impl CheckpointError {
         value: impl ToString,
         legal: impl Into<String>,
     ) -> Self {
-        Self::Element {
-            tensor,
-            index,
-            value: value.to_string(),
-            legal: legal.into(),
-        }
+        Self::Element { tensor, index, value: value.to_string(), legal: legal.into() }
     }
 }

@@ -65,18 +65,13 @@ fn write(
     // The file that is replaced may be readable by others, or by nobody else: that is to stay,
     // and from the first byte on.
     if let Ok(old) = fs::metadata(target) {
-        file.set_permissions(old.permissions())
-            .map_err(during("set the permissions of"))?;
+        file.set_permissions(old.permissions()).map_err(during("set the permissions of"))?;
     }
     let (half, rest) = bytes.split_at(bytes.len() / 2);
     for (step, part) in [(Step::WriteHalf, half), (Step::WriteRest, rest)] {
-        hook(step)
-            .and_then(|()| file.write_all(part))
-            .map_err(during("write"))?;
+        hook(step).and_then(|()| file.write_all(part)).map_err(during("write"))?;
     }
-    hook(Step::SyncFile)
-        .and_then(|()| file.sync_all())
-        .map_err(during("sync"))
+    hook(Step::SyncFile).and_then(|()| file.sync_all()).map_err(during("sync"))
 }
 
 /// A file that is removed on every way out but the one on which it got another name.
@@ -147,9 +142,8 @@ mod tests {
 
     fn files(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap();
-        let mut names: Vec<_> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -164,11 +158,7 @@ mod tests {
                 let mut seen = Vec::new();
                 let error = replace(&path, NEW, &mut |step| {
                     seen.push(step);
-                    if step == failing {
-                        Err(io::Error::other("injected"))
-                    } else {
-                        Ok(())
-                    }
+                    if step == failing { Err(io::Error::other("injected")) } else { Ok(()) }
                 });
                 let error = error.unwrap_err();
                 assert!(
@@ -216,11 +206,7 @@ mod tests {
                 .unwrap();
             assert!(!child.status.success(), "the child is to end at {step:?}");
             let expected = if renamed(step) { NEW } else { OLD };
-            assert_eq!(
-                fs::read(&path).unwrap(),
-                expected,
-                "after the end at {step:?}"
-            );
+            assert_eq!(fs::read(&path).unwrap(), expected, "after the end at {step:?}");
             // What the dead process left does not stand in the way of the next.
             replace(&path, b"next", &mut |_| Ok(())).unwrap();
             assert_eq!(fs::read(&path).unwrap(), b"next");
@@ -231,9 +217,7 @@ mod tests {
     fn a_real_failure_names_the_path() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("missing/layer.safetensors");
-        let error = replace(&missing, NEW, &mut |_| Ok(()))
-            .unwrap_err()
-            .to_string();
+        let error = replace(&missing, NEW, &mut |_| Ok(())).unwrap_err().to_string();
         assert!(error.contains("missing"), "{error}");
         assert!(replace(Path::new("/"), NEW, &mut |_| Ok(())).is_err());
         // A folder cannot be replaced by a file; the temporary file goes.
@@ -252,9 +236,6 @@ mod tests {
         fs::write(&path, OLD).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         replace(&path, NEW, &mut |_| Ok(())).unwrap();
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o640
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
     }
 }

@@ -19,10 +19,7 @@ struct Packed {
 
 impl Packed {
     fn new(tensor: &'static str, values: Vec<f32>) -> Self {
-        Self {
-            tensor,
-            values: values.into_iter(),
-        }
+        Self { tensor, values: values.into_iter() }
     }
 
     fn take(&mut self, len: usize, seed: usize) -> Result<Vec<f32>> {
@@ -43,12 +40,7 @@ impl Packed {
             None => Ok(values),
             Some(index) => {
                 let legal = format!("finite (counted within seed {seed})");
-                Err(CheckpointError::element(
-                    self.tensor,
-                    index,
-                    values[index],
-                    legal,
-                ))
+                Err(CheckpointError::element(self.tensor, index, values[index], legal))
             }
         }
     }
@@ -82,14 +74,8 @@ pub(super) fn grown(
     }
     let mut packed = PackedColumns {
         parameters: Packed::new("active.parameters", std::mem::take(&mut active.parameters)),
-        gradients: active
-            .gradients
-            .take()
-            .map(|v| Packed::new("active.gradients", v)),
-        reference: active
-            .reference
-            .take()
-            .map(|v| Packed::new("active.reference", v)),
+        gradients: active.gradients.take().map(|v| Packed::new("active.gradients", v)),
+        reference: active.reference.take().map(|v| Packed::new("active.reference", v)),
         first: Packed::new("active.first_moment", std::mem::take(&mut active.first)),
         second: Packed::new("active.second_moment", std::mem::take(&mut active.second)),
     };
@@ -111,18 +97,9 @@ pub(super) fn grown(
         let one = grown_seed(&active, i, &row, shape, &mut packed, clock)?;
         grown.insert(active.seed[i], Box::new(one));
     }
-    let PackedColumns {
-        parameters,
-        gradients,
-        reference,
-        first,
-        second,
-    } = packed;
+    let PackedColumns { parameters, gradients, reference, first, second } = packed;
     let rest = gradients.into_iter().chain(reference);
-    [parameters, first, second]
-        .into_iter()
-        .chain(rest)
-        .try_for_each(Packed::finish)?;
+    [parameters, first, second].into_iter().chain(rest).try_for_each(Packed::finish)?;
     Ok(grown)
 }
 
@@ -171,19 +148,9 @@ fn grown_seed(
     }
     if has(present::OPTIMIZER) != (active.updates[i] > 0) {
         let legal = "more than 0 exactly where there are optimizer moments";
-        return Err(CheckpointError::element(
-            "active.updates",
-            i,
-            active.updates[i],
-            legal,
-        ));
+        return Err(CheckpointError::element("active.updates", i, active.updates[i], legal));
     }
-    let objective = code(
-        "active.objective",
-        i,
-        active.objective[i],
-        Objective::try_from,
-    )?;
+    let objective = code("active.objective", i, active.objective[i], Objective::try_from)?;
     let measured = values(active, i, clock)?;
     let mut seed_state = GrownSeed::new(
         BlueprintId(row.blueprint),
@@ -216,11 +183,7 @@ fn grown_seed(
                 legal,
             ));
         }
-        seed_state.optimizer = Some(OptimizerState {
-            first,
-            second,
-            updates: active.updates[i],
-        });
+        seed_state.optimizer = Some(OptimizerState { first, second, updates: active.updates[i] });
     }
     seed_state.has_gradients = has(present::GRADIENTS);
     seed_state.alpha_gradient = has(present::ALPHA_GRADIENT).then_some(active.alpha_gradient[i]);
@@ -240,12 +203,7 @@ fn grown_seed(
         }
     }
     let [steps, advanced] = [active.graft_steps[2 * i], active.graft_steps[2 * i + 1]];
-    seed_state.graft = Graft {
-        start,
-        share,
-        steps,
-        advanced,
-    };
+    seed_state.graft = Graft { start, share, steps, advanced };
     Ok(seed_state)
 }
 

@@ -62,19 +62,10 @@ enum Template {
     Residual,
     AttentionHead,
     MlpExpansion,
-    ConvFilter {
-        taps: usize,
-    },
-    Bottleneck {
-        width: usize,
-        activation: Activation,
-    },
-    Dense {
-        activation: Activation,
-    },
-    User {
-        kind: String,
-    },
+    ConvFilter { taps: usize },
+    Bottleneck { width: usize, activation: Activation },
+    Dense { activation: Activation },
+    User { kind: String },
 }
 
 impl BlueprintRecord {
@@ -88,14 +79,9 @@ impl BlueprintRecord {
                 Template::Bottleneck { width, activation }
             }
             Blueprint::Dense { activation } => Template::Dense { activation },
-            Blueprint::User(ref user) => Template::User {
-                kind: user.kind().to_owned(),
-            },
+            Blueprint::User(ref user) => Template::User { kind: user.kind().to_owned() },
         };
-        Self {
-            name: name.to_owned(),
-            template,
-        }
+        Self { name: name.to_owned(), template }
     }
 
     /// The record's place in `registry`, which gains it if it is new.
@@ -157,50 +143,27 @@ pub(super) fn resolve_blueprints(
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum StrategyRecord {
-    FixedRamp {
-        steps: u32,
-    },
-    PerformanceLinked {
-        steps: u32,
-        gain: f64,
-        max_speed: f64,
-    },
-    DriftControlled {
-        steps: u32,
-        max_drift: f64,
-    },
-    GradNormGated {
-        steps: u32,
-        low: f64,
-        high: f64,
-    },
-    Custom {
-        name: String,
-    },
+    FixedRamp { steps: u32 },
+    PerformanceLinked { steps: u32, gain: f64, max_speed: f64 },
+    DriftControlled { steps: u32, max_drift: f64 },
+    GradNormGated { steps: u32, low: f64, high: f64 },
+    Custom { name: String },
 }
 
 impl From<&Strategy> for StrategyRecord {
     fn from(strategy: &Strategy) -> Self {
         match *strategy {
             Strategy::FixedRamp { steps } => Self::FixedRamp { steps },
-            Strategy::PerformanceLinked {
-                steps,
-                gain,
-                max_speed,
-            } => Self::PerformanceLinked {
-                steps,
-                gain,
-                max_speed,
-            },
+            Strategy::PerformanceLinked { steps, gain, max_speed } => {
+                Self::PerformanceLinked { steps, gain, max_speed }
+            }
             Strategy::DriftControlled { steps, max_drift } => {
                 Self::DriftControlled { steps, max_drift }
             }
             Strategy::GradNormGated { steps, low, high } => {
                 Self::GradNormGated { steps, low, high }
             }
-            Strategy::Custom(ref custom) => Self::Custom {
-                name: custom.name().to_owned(),
-            },
+            Strategy::Custom(ref custom) => Self::Custom { name: custom.name().to_owned() },
         }
     }
 }
@@ -209,15 +172,9 @@ impl StrategyRecord {
     pub(super) fn resolve(self, extensions: &Extensions<'_>) -> Result<Strategy, CheckpointError> {
         let strategy = match self {
             Self::FixedRamp { steps } => Strategy::FixedRamp { steps },
-            Self::PerformanceLinked {
-                steps,
-                gain,
-                max_speed,
-            } => Strategy::PerformanceLinked {
-                steps,
-                gain,
-                max_speed,
-            },
+            Self::PerformanceLinked { steps, gain, max_speed } => {
+                Strategy::PerformanceLinked { steps, gain, max_speed }
+            }
             Self::DriftControlled { steps, max_drift } => {
                 Strategy::DriftControlled { steps, max_drift }
             }
@@ -226,12 +183,9 @@ impl StrategyRecord {
             }
             Self::Custom { name } => {
                 let mut provided = extensions.strategies.iter();
-                let custom = provided.find(|custom| custom.name() == name).ok_or(
-                    CheckpointError::NotProvided {
-                        what: "strategy",
-                        name,
-                    },
-                )?;
+                let custom = provided
+                    .find(|custom| custom.name() == name)
+                    .ok_or(CheckpointError::NotProvided { what: "strategy", name })?;
                 Strategy::Custom(custom.clone())
             }
         };

@@ -53,9 +53,7 @@ struct Event1 {
 
 /// Whether the metadata is in the form of schema 1, whatever number it gives.
 pub(super) fn is_schema_1(entries: &HashMap<String, String>) -> bool {
-    entries
-        .get("format")
-        .is_some_and(|format| format == "kasmina-layer")
+    entries.get("format").is_some_and(|format| format == "kasmina-layer")
 }
 
 pub(super) fn read(
@@ -68,10 +66,7 @@ pub(super) fn read(
         .parse()
         .map_err(|_| damaged(format!("schema {:?} is no number", entry("schema"))))?;
     if found != 1 {
-        return Err(CheckpointError::Schema {
-            found,
-            newest: SCHEMA_VERSION,
-        });
+        return Err(CheckpointError::Schema { found, newest: SCHEMA_VERSION });
     }
     let meta: Meta1 =
         serde_json::from_str(entry("state")).map_err(|error| damaged(error.to_string()))?;
@@ -95,10 +90,7 @@ pub(super) fn read(
     let mut active = Active {
         objective: reader.column("active.objective", a)?,
         entered_step: Vec::with_capacity(a),
-        present: updates
-            .iter()
-            .map(|&n| if n > 0 { present::OPTIMIZER } else { 0 })
-            .collect(),
+        present: updates.iter().map(|&n| if n > 0 { present::OPTIMIZER } else { 0 }).collect(),
         value: vec![0.0; a * VALUES],
         measured_epoch: vec![0; a * 4],
         alpha_gradient: vec![0.0; a],
@@ -120,33 +112,19 @@ pub(super) fn read(
         })?;
         active.entered_step.push(entered);
         let seed = active.seed[i] as usize;
-        let grafting = rows
-            .state
-            .get(seed)
-            .is_some_and(|&code| code == State::Grafting.code());
+        let grafting = rows.state.get(seed).is_some_and(|&code| code == State::Grafting.code());
         // A NaN alpha is refused with the row; here it only must not become a share.
         let share = match rows.alpha.get(seed) {
             Some(&alpha) if grafting => f64::from(alpha) / f64::from(meta.target_alpha),
             _ => 0.0,
         };
-        let share = if share.is_nan() {
-            0.0
-        } else {
-            share.clamp(0.0, 1.0)
-        };
+        let share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
         active.graft_share.extend([share, share]);
     }
     let seeds = rows.migrate(meta.epoch)?;
-    let used = |code: usize| {
-        seeds
-            .strategy
-            .iter()
-            .any(|&strategy| usize::from(strategy) == code)
-    };
+    let used = |code: usize| seeds.strategy.iter().any(|&strategy| usize::from(strategy) == code);
     let strategies = meta.strategies.into_iter().enumerate();
-    let strategies = strategies
-        .map(|(code, record)| used(code).then_some(record))
-        .collect();
+    let strategies = strategies.map(|(code, record)| used(code).then_some(record)).collect();
     let (texts, history) = events(&meta.history, meta.step);
     Ok(Raw {
         meta: Meta {
@@ -219,19 +197,12 @@ impl Rows1 {
     fn verify(&self) -> Result<(), CheckpointError> {
         let fault = |seed: usize| {
             let (stored, found) = (self.crc[seed], self.crc32(seed));
-            (stored != found).then_some(IntegrityFault {
-                seed,
-                stored,
-                found,
-            })
+            (stored != found).then_some(IntegrityFault { seed, stored, found })
         };
         let mut faults = (0..self.state.len()).filter_map(fault);
         match faults.next() {
             None => Ok(()),
-            Some(first) => Err(CheckpointError::Integrity {
-                count: 1 + faults.count(),
-                first,
-            }),
+            Some(first) => Err(CheckpointError::Integrity { count: 1 + faults.count(), first }),
         }
     }
 
@@ -250,13 +221,7 @@ impl Rows1 {
             .iter()
             .zip(&self.state)
             // What a row of another state holds here is judged, and refused, with the rest of the row.
-            .map(|(&left, &state)| {
-                if state == culled {
-                    epoch.saturating_add(left)
-                } else {
-                    left
-                }
-            })
+            .map(|(&left, &state)| if state == culled { epoch.saturating_add(left) } else { left })
             .collect();
         let mut seeds = Seeds {
             crc: Vec::with_capacity(self.state.len()),

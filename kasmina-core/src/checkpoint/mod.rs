@@ -43,10 +43,13 @@ pub struct Extensions<'a> {
 impl<'a> Extensions<'a> {
     /// A registry, and no user-defined strategies.
     pub fn new(registry: &'a Registry) -> Self {
-        Self {
-            registry,
-            strategies: &[],
-        }
+        Self { registry, strategies: &[] }
+    }
+}
+
+impl<'a> From<&'a Registry> for Extensions<'a> {
+    fn from(registry: &'a Registry) -> Self {
+        Self::new(registry)
     }
 }
 

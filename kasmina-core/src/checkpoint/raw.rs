@@ -138,18 +138,13 @@ pub(super) fn read(bytes: &[u8]) -> Result<Raw, CheckpointError> {
     }
     match entries {
         Some(entries) if migrate::is_schema_1(entries) => migrate::read(tensors, entries),
-        _ => Err(CheckpointError::NotALayer {
-            reason: "its metadata has no entry \"kasmina\"",
-        }),
+        _ => Err(CheckpointError::NotALayer { reason: "its metadata has no entry \"kasmina\"" }),
     }
 }
 
 /// `layer <schema> <crc32 in hex> <json>`
 pub(super) fn seal(json: &str) -> String {
-    format!(
-        "layer {SCHEMA_VERSION} {:08x} {json}",
-        crc32fast::hash(json.as_bytes())
-    )
+    format!("layer {SCHEMA_VERSION} {:08x} {json}", crc32fast::hash(json.as_bytes()))
 }
 
 fn unseal(entry: &str) -> Result<Meta, CheckpointError> {
@@ -157,30 +152,20 @@ fn unseal(entry: &str) -> Result<Meta, CheckpointError> {
     let mut parts = entry.splitn(4, ' ');
     let mut part = || parts.next().unwrap_or_default();
     if part() != "layer" {
-        return Err(CheckpointError::NotALayer {
-            reason: "its metadata describes something else",
-        });
+        return Err(CheckpointError::NotALayer { reason: "its metadata describes something else" });
     }
     let schema = part();
-    let found: u32 = schema
-        .parse()
-        .map_err(|_| damaged(format!("schema {schema:?} is no number")))?;
+    let found: u32 =
+        schema.parse().map_err(|_| damaged(format!("schema {schema:?} is no number")))?;
     if found != SCHEMA_VERSION {
-        return Err(CheckpointError::Schema {
-            found,
-            newest: SCHEMA_VERSION,
-        });
+        return Err(CheckpointError::Schema { found, newest: SCHEMA_VERSION });
     }
     let (crc, json) = (part(), part());
     let stored = u32::from_str_radix(crc, 16)
         .map_err(|_| damaged(format!("CRC-32 {crc:?} is no number")))?;
     let found = crc32fast::hash(json.as_bytes());
     if stored != found {
-        return Err(CheckpointError::Crc {
-            what: "the settings".into(),
-            stored,
-            found,
-        });
+        return Err(CheckpointError::Crc { what: "the settings".into(), stored, found });
     }
     serde_json::from_str(json).map_err(|error| damaged(error.to_string()))
 }
@@ -268,13 +253,5 @@ fn read_current(tensors: SafeTensors<'_>, entry: &str) -> Result<Raw, Checkpoint
         },
     };
     reader.finish()?;
-    Ok(Raw {
-        meta,
-        seeds,
-        active,
-        texts,
-        history,
-        waiting,
-        telemetry,
-    })
+    Ok(Raw { meta, seeds, active, texts, history, waiting, telemetry })
 }

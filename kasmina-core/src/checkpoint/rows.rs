@@ -65,10 +65,7 @@ pub(super) fn table(
     if let Err(faults) = table.verify()
         && let Some(&first) = faults.first()
     {
-        return Err(CheckpointError::Integrity {
-            count: faults.len(),
-            first,
-        });
+        return Err(CheckpointError::Integrity { count: faults.len(), first });
     }
     for seed in 0..table.len() {
         let mut row = table.row(seed);
@@ -80,12 +77,7 @@ pub(super) fn table(
             })?;
             if !strategies.count(row.strategy) {
                 let legal = "a code of the listed strategies";
-                return Err(CheckpointError::element(
-                    "seed.strategy",
-                    seed,
-                    row.strategy,
-                    legal,
-                ));
+                return Err(CheckpointError::element("seed.strategy", seed, row.strategy, legal));
             }
             // The file's codes become the loading registry's; the row is written anew only if they differ.
             if id.index() != row.blueprint {
@@ -100,26 +92,11 @@ pub(super) fn table(
 /// What holds for every row, whatever wrote it.
 fn check_row(seed: usize, row: &SeedRow, clock: Clock) -> Result<()> {
     let state = row.state;
-    let legal_alpha = if state.on_path() {
-        (0.0..=1.0).contains(&row.alpha)
-    } else {
-        row.alpha.to_bits() == 0
-    };
+    let legal_alpha =
+        if state.on_path() { (0.0..=1.0).contains(&row.alpha) } else { row.alpha.to_bits() == 0 };
     if !legal_alpha {
-        let legal = format!(
-            "{} in {state}",
-            if state.on_path() {
-                "between 0 and 1"
-            } else {
-                "0"
-            }
-        );
-        return Err(CheckpointError::element(
-            "seed.alpha",
-            seed,
-            row.alpha,
-            legal,
-        ));
+        let legal = format!("{} in {state}", if state.on_path() { "between 0 and 1" } else { "0" });
+        return Err(CheckpointError::element("seed.alpha", seed, row.alpha, legal));
     }
     if !state.owns_parameters() {
         for (tensor, value, none) in [

@@ -22,26 +22,15 @@ pub(super) fn write(telemetry: &TelemetryState, writer: &mut Writer) {
     writer.column("chunk.max", chunk().map(|stats| stats.max));
     let gradient = || telemetry.gradient.iter();
     writer.column("gradient.n", gradient().map(|stats| stats.n));
-    writer.column(
-        "gradient.nonfinite",
-        gradient().map(|stats| stats.nonfinite),
-    );
+    writer.column("gradient.nonfinite", gradient().map(|stats| stats.nonfinite));
     writer.column("gradient.mean", gradient().map(|stats| stats.mean));
     writer.column("gradient.m2", gradient().map(|stats| stats.m2));
     writer.column("gradient.max_abs", gradient().map(|stats| stats.max_abs));
-    writer.column(
-        "gradient.sum_squares",
-        gradient().map(|stats| stats.sum_squares),
-    );
+    writer.column("gradient.sum_squares", gradient().map(|stats| stats.sum_squares));
     if let Some(histograms) = &telemetry.histograms {
-        let counts = histograms
-            .iter()
-            .flat_map(|h| h.bins().map(|bin| bin.count));
+        let counts = histograms.iter().flat_map(|h| h.bins().map(|bin| bin.count));
         writer.matrix("histogram.counts", Some(Histogram::BINS), counts);
-        writer.column(
-            "histogram.nonfinite",
-            histograms.iter().map(Histogram::nonfinite),
-        );
+        writer.column("histogram.nonfinite", histograms.iter().map(Histogram::nonfinite));
         writer.column("histogram.min", histograms.iter().map(|h| extremum(h, 0.0)));
         writer.column("histogram.max", histograms.iter().map(|h| extremum(h, 1.0)));
     }
@@ -49,29 +38,20 @@ pub(super) fn write(telemetry: &TelemetryState, writer: &mut Writer) {
 
 /// The least or greatest value; 0 for an empty histogram.
 fn extremum(histogram: &Histogram, quantile: f64) -> f32 {
-    histogram
-        .quantile(quantile)
-        .map_or(0.0, |value| value as f32)
+    histogram.quantile(quantile).map_or(0.0, |value| value as f32)
 }
 
 pub(super) fn check_settings(telemetry: &TelemetryState) -> Result<(), CheckpointError> {
     telemetry
         .mode
         .validated()
-        .map_err(|error| CheckpointError::Metadata {
-            reason: error.to_string(),
-        })?;
+        .map_err(|error| CheckpointError::Metadata { reason: error.to_string() })?;
     for (what, value) in [
         ("dead_epsilon", f64::from(telemetry.dead_epsilon)),
         ("snr_epsilon", telemetry.snr_epsilon),
     ] {
         if !(value.is_finite() && value >= 0.0) {
-            return Err(Error::Value {
-                what: what.into(),
-                value,
-                legal: "finite and ≥ 0",
-            }
-            .into());
+            return Err(Error::Value { what: what.into(), value, legal: "finite and ≥ 0" }.into());
         }
     }
     if telemetry.mode.has_histograms() != telemetry.histograms.is_some() {
@@ -92,12 +72,7 @@ pub(super) fn check_lengths(
         ("the histograms", histograms),
     ] {
         if found != seeds {
-            return Err(Error::Length {
-                what: what.into(),
-                found,
-                needed: seeds,
-            }
-            .into());
+            return Err(Error::Length { what: what.into(), found, needed: seeds }.into());
         }
     }
     Ok(())
@@ -111,23 +86,17 @@ pub(super) fn read(
 ) -> Result<TelemetryState, CheckpointError> {
     let chunk = match columns.chunk_n.is_empty() {
         true => vec![ChunkStats::EMPTY; seeds],
-        false => (0..seeds)
-            .map(|i| chunk(&columns, i))
-            .collect::<Result<_, _>>()?,
+        false => (0..seeds).map(|i| chunk(&columns, i)).collect::<Result<_, _>>()?,
     };
     let gradient = match columns.gradient_n.is_empty() {
         true => vec![GradientStats::EMPTY; seeds],
-        false => (0..seeds)
-            .map(|i| gradient(&columns, i))
-            .collect::<Result<_, _>>()?,
+        false => (0..seeds).map(|i| gradient(&columns, i)).collect::<Result<_, _>>()?,
     };
     let histograms = match &columns.histogram {
         None => None,
-        Some(columns) => Some(
-            (0..seeds)
-                .map(|i| histogram(columns, i))
-                .collect::<Result<Vec<_>, _>>()?,
-        ),
+        Some(columns) => {
+            Some((0..seeds).map(|i| histogram(columns, i)).collect::<Result<Vec<_>, _>>()?)
+        }
     };
     let telemetry = TelemetryState {
         mode: meta.mode,
@@ -161,26 +130,13 @@ fn chunk(columns: &TelemetryColumns, i: usize) -> Result<ChunkStats, CheckpointE
         let legal = format!("at most chunk.n, {}", stats.n);
         return Err(CheckpointError::element("chunk.dead", i, stats.dead, legal));
     }
-    let empty = ChunkStats {
-        nonfinite: stats.nonfinite,
-        ..ChunkStats::EMPTY
-    };
+    let empty = ChunkStats { nonfinite: stats.nonfinite, ..ChunkStats::EMPTY };
     if stats.n == 0 {
         // By bits, as NaN is not to slip through, and 0 has two forms.
-        let bits = |s: &ChunkStats| {
-            (
-                s.mean.to_bits(),
-                s.m2.to_bits(),
-                s.min.to_bits(),
-                s.max.to_bits(),
-            )
-        };
+        let bits =
+            |s: &ChunkStats| (s.mean.to_bits(), s.m2.to_bits(), s.min.to_bits(), s.max.to_bits());
         let ok = bits(&stats) == bits(&empty);
-        return if ok {
-            Ok(stats)
-        } else {
-            Err(not_empty("chunk.n", i))
-        };
+        return if ok { Ok(stats) } else { Err(not_empty("chunk.n", i)) };
     }
     moments(["chunk.mean", "chunk.m2"], i, stats.mean, stats.m2)?;
     if !(stats.min.is_finite() && stats.max.is_finite() && stats.min <= stats.max) {
@@ -205,27 +161,13 @@ fn gradient(columns: &TelemetryColumns, i: usize) -> Result<GradientStats, Check
         let zero = |v: f64| v.to_bits() == 0;
         let ok = zero(stats.mean) && zero(stats.m2) && zero(stats.sum_squares);
         let ok = ok && stats.max_abs.to_bits() == 0;
-        return if ok {
-            Ok(stats)
-        } else {
-            Err(not_empty("gradient.n", i))
-        };
+        return if ok { Ok(stats) } else { Err(not_empty("gradient.n", i)) };
     }
     moments(["gradient.mean", "gradient.m2"], i, stats.mean, stats.m2)?;
-    moments(
-        ["gradient.mean", "gradient.sum_squares"],
-        i,
-        stats.mean,
-        stats.sum_squares,
-    )?;
+    moments(["gradient.mean", "gradient.sum_squares"], i, stats.mean, stats.sum_squares)?;
     if !(stats.max_abs.is_finite() && stats.max_abs >= 0.0) {
         let legal = "finite and ≥ 0";
-        return Err(CheckpointError::element(
-            "gradient.max_abs",
-            i,
-            stats.max_abs,
-            legal,
-        ));
+        return Err(CheckpointError::element("gradient.max_abs", i, stats.max_abs, legal));
     }
     Ok(stats)
 }
@@ -234,12 +176,7 @@ fn count(tensor: &'static str, i: usize, value: u64) -> Result<(), CheckpointErr
     if value <= MAX_COUNT {
         return Ok(());
     }
-    Err(CheckpointError::element(
-        tensor,
-        i,
-        value,
-        format!("at most {MAX_COUNT}"),
-    ))
+    Err(CheckpointError::element(tensor, i, value, format!("at most {MAX_COUNT}")))
 }
 
 fn moments(
@@ -258,12 +195,7 @@ fn moments(
 }
 
 fn not_empty(tensor: &'static str, i: usize) -> CheckpointError {
-    CheckpointError::element(
-        tensor,
-        i,
-        0,
-        "more than 0 where the seed's other statistics are set",
-    )
+    CheckpointError::element(tensor, i, 0, "more than 0 where the seed's other statistics are set")
 }
 
 /// A histogram with the given counts and extrema. It is built by merging, which is the only way to make
@@ -277,28 +209,16 @@ fn histogram(columns: &HistogramColumns, i: usize) -> Result<Histogram, Checkpoi
         CheckpointError::element("histogram.min and .max", i, value, legal)
     };
     count("histogram.nonfinite", i, columns.nonfinite[i])?;
-    let total = counts
-        .iter()
-        .try_fold(0u64, |sum, &n| sum.checked_add(n))
-        .unwrap_or(u64::MAX);
+    let total = counts.iter().try_fold(0u64, |sum, &n| sum.checked_add(n)).unwrap_or(u64::MAX);
     count("histogram.counts", i, total)?;
     let mut histogram = Histogram::EMPTY;
     merge_many(&mut histogram, f32::NAN, columns.nonfinite[i]);
-    let occupied = || {
-        counts
-            .iter()
-            .enumerate()
-            .filter(|&(_, &n)| n > 0)
-            .map(|(bin, _)| bin)
-    };
+    let occupied = || counts.iter().enumerate().filter(|&(_, &n)| n > 0).map(|(bin, _)| bin);
     if let (Some(first), Some(last)) = (occupied().next(), occupied().next_back()) {
         if !(min.is_finite() && max.is_finite() && min <= max) {
             return Err(wrong(format!("{min} and {max}")));
         }
-        let edges: Vec<_> = Histogram::EMPTY
-            .bins()
-            .map(|bin| (bin.low, bin.high))
-            .collect();
+        let edges: Vec<_> = Histogram::EMPTY.bins().map(|bin| (bin.low, bin.high)).collect();
         for bin in occupied() {
             let mut n = counts[bin];
             let (low, high) = edges[bin];
@@ -327,17 +247,10 @@ fn histogram(columns: &HistogramColumns, i: usize) -> Result<Histogram, Checkpoi
     } else if min.to_bits() != 0 || max.to_bits() != 0 {
         return Err(wrong(format!("{min} and {max}")));
     }
-    let same = histogram
-        .bins()
-        .map(|bin| bin.count)
-        .eq(counts.iter().copied())
+    let same = histogram.bins().map(|bin| bin.count).eq(counts.iter().copied())
         && extremum(&histogram, 0.0).to_bits() == min.to_bits()
         && extremum(&histogram, 1.0).to_bits() == max.to_bits();
-    if same {
-        Ok(histogram)
-    } else {
-        Err(wrong(format!("{min} and {max}")))
-    }
+    if same { Ok(histogram) } else { Err(wrong(format!("{min} and {max}"))) }
 }
 
 /// Adds `value` `n` times, by doubling.

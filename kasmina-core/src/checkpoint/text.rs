@@ -51,13 +51,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<Vec<Arc<str>>, CheckpointE
             .ok()
             .zip(usize::try_from(pair[1]).ok())
             .and_then(|(start, end)| bytes.get(start..end))
-            .ok_or_else(|| {
-                bad(
-                    index + 1,
-                    pair[1],
-                    format!("at least {} and in range", pair[0]),
-                )
-            })?;
+            .ok_or_else(|| bad(index + 1, pair[1], format!("at least {} and in range", pair[0])))?;
         let text = std::str::from_utf8(text)
             .map_err(|_| bad(index, pair[0], "the start of a text in UTF-8".into()))?;
         texts.push(text.into());

@@ -21,11 +21,7 @@ impl Spread {
 
     /// Sample standard deviation; 0 for a single epoch, of which no scatter is known.
     fn deviation(&self) -> f64 {
-        if self.n < 2 {
-            0.0
-        } else {
-            (self.m2 / f64::from(self.n - 1)).sqrt()
-        }
+        if self.n < 2 { 0.0 } else { (self.m2 / f64::from(self.n - 1)).sqrt() }
     }
 }
 
@@ -64,13 +60,7 @@ pub struct Thresholds {
 
 impl Default for Thresholds {
     fn default() -> Self {
-        Self {
-            mean: 0.1,
-            log_variance: 0.15,
-            dead: 0.05,
-            nonfinite: 1e-4,
-            noise: 4.0,
-        }
+        Self { mean: 0.1, log_variance: 0.15, dead: 0.05, nonfinite: 1e-4, noise: 4.0 }
     }
 }
 
@@ -108,8 +98,7 @@ impl Baseline {
             };
             seed.mean.push(mean);
             seed.variance.push(variance);
-            seed.log_variance
-                .push((variance + floor(mean, variance)).ln());
+            seed.log_variance.push((variance + floor(mean, variance)).ln());
             seed.dead.push(dead);
         }
         self.epochs += 1;
@@ -160,23 +149,12 @@ impl Baseline {
             let mean_shift = (mean - normal.mean.mean).abs() / sigma;
             let log_variance_ratio = (variance + floor).ln() - normal.log_variance.mean;
             let dead_change = dead - normal.dead.mean;
-            rank(
-                "mean",
-                mean_shift,
-                thresholds.mean.max(noise(&normal.mean) / sigma),
-            );
+            rank("mean", mean_shift, thresholds.mean.max(noise(&normal.mean) / sigma));
             let limit = thresholds.log_variance.max(noise(&normal.log_variance));
             rank("variance", log_variance_ratio.abs(), limit);
-            rank(
-                "dead ratio",
-                dead_change.abs(),
-                thresholds.dead.max(noise(&normal.dead)),
-            );
-            (
-                deviation.mean_shift,
-                deviation.log_variance_ratio,
-                deviation.dead_change,
-            ) = (mean_shift, log_variance_ratio, dead_change);
+            rank("dead ratio", dead_change.abs(), thresholds.dead.max(noise(&normal.dead)));
+            (deviation.mean_shift, deviation.log_variance_ratio, deviation.dead_change) =
+                (mean_shift, log_variance_ratio, dead_change);
         }
         Some(deviation)
     }

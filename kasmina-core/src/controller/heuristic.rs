@@ -50,9 +50,7 @@ impl HeuristicConfig {
     pub fn new(registry: &Registry) -> Result<Self> {
         let is = |wanted: fn(&Blueprint) -> bool| {
             let mut entries = registry.iter();
-            entries
-                .find(|(_, blueprint)| wanted(blueprint))
-                .map(|(name, _)| registry.find(name))
+            entries.find(|(_, blueprint)| wanted(blueprint)).map(|(name, _)| registry.find(name))
         };
         let found = [
             is(|blueprint| matches!(blueprint, Blueprint::Bottleneck { .. })),
@@ -79,14 +77,10 @@ impl HeuristicConfig {
 
     fn validate(&self) -> Result<()> {
         if self.baseline_epochs == 0 {
-            return Err(Error::Zero {
-                what: "baseline_epochs",
-            });
+            return Err(Error::Zero { what: "baseline_epochs" });
         }
         if self.blueprints.is_empty() {
-            return Err(Error::Zero {
-                what: "the number of blueprints to choose from",
-            });
+            return Err(Error::Zero { what: "the number of blueprints to choose from" });
         }
         let t = &self.thresholds;
         for (what, value) in [
@@ -105,11 +99,7 @@ impl HeuristicConfig {
         }
         for (what, value) in [("thresholds.noise", t.noise), ("severe", self.severe)] {
             if !(value.is_finite() && value >= 0.0) {
-                return Err(Error::Value {
-                    what: what.into(),
-                    value,
-                    legal: "finite and ≥ 0",
-                });
+                return Err(Error::Value { what: what.into(), value, legal: "finite and ≥ 0" });
             }
         }
         self.strategy.validate()?;
@@ -144,12 +134,7 @@ impl HeuristicController {
     /// As [`HeuristicController::new`].
     pub fn with_baseline(config: HeuristicConfig, baseline: Baseline) -> Result<Self> {
         config.validate()?;
-        Ok(Self {
-            config,
-            baseline,
-            streaks: BTreeMap::new(),
-            attempts: BTreeMap::new(),
-        })
+        Ok(Self { config, baseline, streaks: BTreeMap::new(), attempts: BTreeMap::new() })
     }
 
     /// The rules.
@@ -170,10 +155,8 @@ impl HeuristicController {
 
     /// Every chunk's deviation from its normal; `None` where it was not measured.
     pub fn deviations(&self, report: &TelemetryReport) -> Vec<Option<Deviation>> {
-        let deviation = |(seed, stats)| {
-            self.baseline
-                .deviation(seed, stats, &self.config.thresholds)
-        };
+        let deviation =
+            |(seed, stats)| self.baseline.deviation(seed, stats, &self.config.thresholds);
         report.chunk.iter().enumerate().map(deviation).collect()
     }
 
@@ -190,14 +173,8 @@ impl HeuristicController {
             _ => config.blueprints[attempt.min(last)],
         };
         let severe = deviation.score >= config.severe;
-        let strategy = if severe {
-            &config.severe_strategy
-        } else {
-            &config.strategy
-        };
-        Germination::new(blueprint)
-            .strategy(strategy.clone())
-            .objective(config.objective)
+        let strategy = if severe { &config.severe_strategy } else { &config.strategy };
+        Germination::new(blueprint).strategy(strategy.clone()).objective(config.objective)
     }
 
     /// Follows readiness for everything that has grown or is on its way back to dormant.
@@ -209,11 +186,7 @@ impl HeuristicController {
                 if verdict.command == Command::Reset && spent {
                     return None;
                 }
-                Some(Decision {
-                    seed,
-                    command: verdict.command,
-                    why: verdict.why,
-                })
+                Some(Decision { seed, command: verdict.command, why: verdict.why })
             }
             Readiness::Waiting(_) | Readiness::Settled => None,
         }
@@ -237,15 +210,9 @@ impl Controller for HeuristicController {
             return decisions;
         }
         let mut sick = Vec::new();
-        let dormant = lifecycle
-            .table()
-            .states()
-            .iter()
-            .map(|&state| state == State::Dormant);
+        let dormant = lifecycle.table().states().iter().map(|&state| state == State::Dormant);
         for ((seed, stats), dormant) in report.chunk.iter().enumerate().zip(dormant) {
-            let deviation = self
-                .baseline
-                .deviation(seed, stats, &self.config.thresholds);
+            let deviation = self.baseline.deviation(seed, stats, &self.config.thresholds);
             // A chunk that was not measured keeps its streak: it is neither sick nor well.
             let Some(deviation) = deviation else { continue };
             if !dormant || deviation.score < 1.0 {
@@ -264,9 +231,8 @@ impl Controller for HeuristicController {
         }
         // Worst first; equal scores in the order of the seeds, so that runs repeat.
         sick.sort_by(|(_, a), (_, b)| b.score.total_cmp(&a.score));
-        for (seed, deviation) in sick
-            .into_iter()
-            .take(self.config.max_growing.saturating_sub(growing))
+        for (seed, deviation) in
+            sick.into_iter().take(self.config.max_growing.saturating_sub(growing))
         {
             let germination = self.germination(seed, &deviation);
             *self.attempts.entry(seed).or_insert(0) += 1;
@@ -280,11 +246,7 @@ impl Controller for HeuristicController {
                 deviation.dead_change,
                 deviation.nonfinite_rise
             );
-            decisions.push(Decision {
-                seed,
-                command: Command::Germinate(germination),
-                why,
-            });
+            decisions.push(Decision { seed, command: Command::Germinate(germination), why });
         }
         decisions
     }

@@ -85,9 +85,7 @@ impl<T: Element> BackwardCall<'_, T> {
         let run = |buffers: &mut Buffers, (tile, sums)| self.run_tile(tile, sums, buffers);
         let parts: Vec<TileResult> = match (tiles.as_slice(), sums.as_mut_slice()) {
             ([tile], [sums]) => vec![run(&mut Buffers::default(), (tile, sums))],
-            (tiles, sums) => {
-                tiles.par_iter().zip(sums).map_init(Buffers::default, run).collect()
-            }
+            (tiles, sums) => tiles.par_iter().zip(sums).map_init(Buffers::default, run).collect(),
         };
         merge_gradients(stats, tiles.iter().zip(parts.iter().map(|part| part.stats.as_slice())));
         let saturated: u64 = parts.iter().map(|part| part.saturated).sum();
@@ -124,9 +122,8 @@ impl<T: Element> BackwardCall<'_, T> {
 
     fn run_tile(&self, tile: &Tile, sums: &mut TileSums<'_>, buffers: &mut Buffers) -> TileResult {
         let arch = pulp::Arch::new();
-        let columns = |local: &Range<usize>| {
-            tile.columns.start + local.start..tile.columns.start + local.end
-        };
+        let columns =
+            |local: &Range<usize>| tile.columns.start + local.start..tile.columns.start + local.end;
         let path = stretches(self.path, &tile.columns, self.bounds.guarded);
         let shadows = self.shadow_stretches(tile);
         let width = tile.columns.len();
@@ -185,7 +182,8 @@ impl<T: Element> BackwardCall<'_, T> {
                         (Objective::StraightThrough, Some(gradients)) => {
                             // SAFETY: as above.
                             let g = unsafe { gradients.y.row(row, columns(local)) };
-                            self.kernel(*program, x, widened(g, wide_g)).straight_through(arch, sums);
+                            self.kernel(*program, x, widened(g, wide_g))
+                                .straight_through(arch, sums);
                         }
                         // The scale 2/(rows·c) is the seed's and is applied in the finalize step.
                         _ => self.kernel(*program, x, x).reconstruction(arch, sums),
@@ -239,12 +237,7 @@ impl<T: Element> BackwardCall<'_, T> {
     }
 
     /// Parameter and alpha gradients of a pointwise kind from the merged column sums.
-    fn finalize_job(
-        &self,
-        job: &Job<'_>,
-        tiles: &[Tile],
-        merged: &[TileSums<'_>],
-    ) -> SeedGradient {
+    fn finalize_job(&self, job: &Job<'_>, tiles: &[Tile], merged: &[TileSums<'_>]) -> SeedGradient {
         let sums = sums::of_columns(tiles, merged, &job.columns);
         let mut scale = 1.0;
         let mut reconstruction = None;

@@ -32,7 +32,7 @@ impl<T: Element> ForwardCall<'_, T> {
             return 0;
         }
         let tiles = tiles(self.layout, self.x.rows());
-        let parts = in_order(&tiles, |tile| self.run_tile(tile));
+        let parts = in_order(&tiles, usize::MAX, |tile| self.run_tile(tile));
         merge_chunks(stats, tiles.iter().zip(parts.iter().map(|(stats, _)| stats.as_slice())));
         let streamed: u64 = parts.iter().map(|(_, saturated)| saturated).sum();
         streamed + gathered::forward(self.jobs, self.x, self.y, self.bounds)
@@ -50,9 +50,8 @@ impl<T: Element> ForwardCall<'_, T> {
         if self.in_place && !computes && watch.is_none() {
             return (Vec::new(), 0);
         }
-        let mut accumulator = watch
-            .as_ref()
-            .map(|(_, dead)| new_chunk_accumulator(width, tile.chunk, *dead));
+        let mut accumulator =
+            watch.as_ref().map(|(_, dead)| new_chunk_accumulator(width, tile.chunk, *dead));
         let output_bytes = self.x.rows() * self.layout.hidden() * size_of::<T>();
         let stream = !self.in_place && output_bytes >= STREAM_BYTES;
         // In place, a row that is computed on is read from a copy: what is written aliases it.
@@ -108,7 +107,8 @@ impl<T: Element> ForwardCall<'_, T> {
                     Block { data: &wide, stride: width }
                 } else {
                     // SAFETY: as above; in place, a tile that writes has widened its rows.
-                    let (data, stride) = unsafe { self.x.block(rows.clone(), tile.columns.clone()) };
+                    let (data, stride) =
+                        unsafe { self.x.block(rows.clone(), tile.columns.clone()) };
                     Block { data: f32_row(data), stride }
                 };
                 watch.chunks(accumulator, block, rows.len());

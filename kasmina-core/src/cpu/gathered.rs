@@ -42,6 +42,12 @@ fn parts(jobs: &[&Job<'_>], rows: usize) -> Vec<Part> {
     out
 }
 
+/// The jobs' work, in elements that cost a multiplication and an addition each.
+fn work(jobs: &[&Job<'_>], rows: usize) -> usize {
+    let row: u64 = jobs.iter().map(|job| job.blueprint.flops_per_row(job.columns.len()) / 2).sum();
+    usize::try_from(row).unwrap_or(usize::MAX).saturating_mul(rows)
+}
+
 fn blocks(rows: Range<usize>, c: usize) -> impl Iterator<Item = Range<usize>> {
     let (step, end) = (block_rows(c), rows.end);
     rows.step_by(step).map(move |start| start..(start + step).min(end))
@@ -95,9 +101,11 @@ pub(super) fn forward<T: Element>(
         return 0;
     }
     let parts = parts(&jobs, x.rows());
-    in_order(&parts, |part| forward_part(jobs[part.job], part.rows.clone(), x, y, bounds))
-        .iter()
-        .sum()
+    in_order(&parts, work(&jobs, x.rows()), |part| {
+        forward_part(jobs[part.job], part.rows.clone(), x, y, bounds)
+    })
+    .iter()
+    .sum()
 }
 
 fn forward_part<T: Element>(
@@ -158,7 +166,7 @@ pub(super) fn backward<T: Element>(
         .filter(|job| gradients.is_some() || job.role == Role::Shadow(Objective::Reconstruction))
         .collect();
     let parts = parts(&jobs, x.rows());
-    let partials = in_order(&parts, |part| {
+    let partials = in_order(&parts, work(&jobs, x.rows()), |part| {
         backward_part(jobs[part.job], part.rows.clone(), x, gradients, bounds)
     });
     let saturated = partials.iter().map(|partial| partial.saturated).sum();
@@ -221,7 +229,11 @@ fn backward_part<T: Element>(
     let mut partial = Partial {
         parameters: vec![
             0.0;
-            if job.trainable && stencil_taps.is_none() { job.parameters.len() } else { 0 }
+            if job.trainable && stencil_taps.is_none() {
+                job.parameters.len()
+            } else {
+                0
+            }
         ],
         lags: vec![0.0; if job.trainable { stencil_taps.map_or(0, <[f32]>::len) } else { 0 }],
         alpha: 0.0,

@@ -143,7 +143,8 @@ impl Forward<'_> {
         let Self { program, bounds, x, y } = self;
         let guards = Guards::new(simd, bounds);
         let n = x.len();
-        let ((on, on_end), (off, off_end)) = (split::<S>(program.on, n), split::<S>(program.off, n));
+        let ((on, on_end), (off, off_end)) =
+            (split::<S>(program.on, n), split::<S>(program.off, n));
         let ((bias, bias_end), (sign, sign_end)) =
             (split::<S>(program.bias, n), split::<S>(program.polarity, n));
         let ((xs, x_end), (ys, y_end)) = (split::<S>(x, n), split_mut::<S>(y, n));
@@ -241,7 +242,8 @@ impl<const KIND: u8> Pass<'_, '_, KIND> {
         // Every array is cut to its length once, so that the loop below checks none.
         let lanes = S::F32_LANES;
         let whole = n / lanes;
-        let ((on, on_end), (off, off_end)) = (split::<S>(program.on, n), split::<S>(program.off, n));
+        let ((on, on_end), (off, off_end)) =
+            (split::<S>(program.on, n), split::<S>(program.off, n));
         let ((bias, bias_end), (sign, sign_end)) =
             (split::<S>(program.bias, n), split::<S>(program.polarity, n));
         let ((xs, x_end), (gs, g_end)) = (split::<S>(x, n), split::<S>(g, n));

@@ -40,7 +40,12 @@ pub(super) fn add_lags(lags: &mut [f64], c: usize, g: &[f32], x: &[f32]) {
 
 /// Gradients of `weight [taps]` and `scale`, and of alpha, from the lagged sums L:
 /// dL/dwⱼ = alpha·s·Lⱼ, dL/ds = alpha·Σ wⱼ·Lⱼ, dL/dalpha = s·Σ wⱼ·Lⱼ − L₀.
-pub(super) fn finalize(taps: usize, parameters: &[f32], alpha: f32, lags: &[f64]) -> (Vec<f32>, f64) {
+pub(super) fn finalize(
+    taps: usize,
+    parameters: &[f32],
+    alpha: f32,
+    lags: &[f64],
+) -> (Vec<f32>, f64) {
     let (alpha, scale) = (f64::from(alpha), f64::from(parameters[taps]));
     let total: f64 = parameters[..taps].iter().zip(lags).map(|(w, l)| f64::from(*w) * l).sum();
     let mut gradient: Vec<f32> = lags.iter().map(|l| (alpha * scale * l) as f32).collect();

@@ -63,13 +63,17 @@ pub(super) fn tiles(layout: SeedLayout, rows: usize) -> Vec<Tile> {
     tiles
 }
 
-/// Runs `work` on every item, on the calling thread if there is one only, and returns the results
-/// in the items' order.
-pub(super) fn in_order<I: Sync, R: Send>(items: &[I], work: impl Fn(&I) -> R + Send + Sync) -> Vec<R> {
-    match items {
-        [only] => vec![work(only)],
-        _ => items.par_iter().map(work).collect(),
+/// Runs `work` on every item and returns the results in the items' order. Fewer than
+/// [`MIN_TILE_ELEMENTS`] `elements` stay on the calling thread: waking others would take longer.
+pub(super) fn in_order<I: Sync, R: Send>(
+    items: &[I],
+    elements: usize,
+    work: impl Fn(&I) -> R + Send + Sync,
+) -> Vec<R> {
+    if items.len() < 2 || elements < MIN_TILE_ELEMENTS {
+        return items.iter().map(work).collect();
     }
+    items.par_iter().map(work).collect()
 }
 
 /// A matrix that threads read.
@@ -197,7 +201,8 @@ impl<T> RawMatMut<T> {
 
 /// The accumulator of a tile's columns.
 pub(super) fn new_chunk_accumulator(columns: usize, chunk: usize, dead: f32) -> ChunkAccumulator {
-    ChunkAccumulator::new(columns, chunk, dead).expect("a tile has columns and chunks of at least one")
+    ChunkAccumulator::new(columns, chunk, dead)
+        .expect("a tile has columns and chunks of at least one")
 }
 
 /// The gradient accumulator of a tile's columns.

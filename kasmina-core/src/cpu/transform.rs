@@ -46,7 +46,12 @@ pub(super) fn forward(
         Blueprint::Bottleneck { width, activation } => {
             let p = Bottleneck::new(c, *width, parameters);
             fill_rows(&mut work.hidden, n, p.down_bias);
-            matmul(&mut work.hidden, Operand::new(x, n, c), Operand::new(p.down, *width, c).t(), true);
+            matmul(
+                &mut work.hidden,
+                Operand::new(x, n, c),
+                Operand::new(p.down, *width, c).t(),
+                true,
+            );
             activate(*activation, &work.hidden, &mut work.activated);
             t.copy_from_slice(x);
             add_rows(t, p.up_bias);

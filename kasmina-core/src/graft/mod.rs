@@ -102,12 +102,7 @@ impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unmeasured { signal } => write!(f, "{signal} was not measured"),
-            Self::Outside {
-                signal,
-                value,
-                low,
-                high,
-            } => {
+            Self::Outside { signal, value, low, high } => {
                 write!(f, "{signal} is {value:.4}, outside [{low}, {high}]")
             }
             Self::NotANumber => f.write_str("the strategy's share is not a number"),
@@ -180,28 +175,17 @@ impl Default for Strategy {
 impl Strategy {
     /// [`Strategy::PerformanceLinked`] with its defaults.
     pub fn performance_linked() -> Self {
-        Self::PerformanceLinked {
-            steps: 60,
-            gain: 4.0,
-            max_speed: 4.0,
-        }
+        Self::PerformanceLinked { steps: 60, gain: 4.0, max_speed: 4.0 }
     }
 
     /// [`Strategy::DriftControlled`] with its defaults.
     pub fn drift_controlled() -> Self {
-        Self::DriftControlled {
-            steps: 30,
-            max_drift: 0.12,
-        }
+        Self::DriftControlled { steps: 30, max_drift: 0.12 }
     }
 
     /// [`Strategy::GradNormGated`] with its defaults.
     pub fn grad_norm_gated() -> Self {
-        Self::GradNormGated {
-            steps: 30,
-            low: 0.1,
-            high: 1.0,
-        }
+        Self::GradNormGated { steps: 30, low: 0.1, high: 1.0 }
     }
 
     /// The strategy's name, such as `"drift_controlled"`.
@@ -232,38 +216,16 @@ impl PartialEq for Strategy {
         match (self, other) {
             (FixedRamp { steps: a }, FixedRamp { steps: b }) => a == b,
             (
-                PerformanceLinked {
-                    steps: a,
-                    gain: b,
-                    max_speed: c,
-                },
-                PerformanceLinked {
-                    steps: p,
-                    gain: q,
-                    max_speed: r,
-                },
+                PerformanceLinked { steps: a, gain: b, max_speed: c },
+                PerformanceLinked { steps: p, gain: q, max_speed: r },
             ) => (a, b, c) == (p, q, r),
             (
-                DriftControlled {
-                    steps: a,
-                    max_drift: b,
-                },
-                DriftControlled {
-                    steps: p,
-                    max_drift: q,
-                },
+                DriftControlled { steps: a, max_drift: b },
+                DriftControlled { steps: p, max_drift: q },
             ) => (a, b) == (p, q),
             (
-                GradNormGated {
-                    steps: a,
-                    low: b,
-                    high: c,
-                },
-                GradNormGated {
-                    steps: p,
-                    low: q,
-                    high: r,
-                },
+                GradNormGated { steps: a, low: b, high: c },
+                GradNormGated { steps: p, low: q, high: r },
             ) => (a, b, c) == (p, q, r),
             (Custom(a), Custom(b)) => Arc::ptr_eq(a, b),
             _ => false,

@@ -11,20 +11,11 @@ impl Strategy {
     pub fn validate(&self) -> Result<()> {
         match *self {
             Self::FixedRamp { steps } => check_steps(steps),
-            Self::PerformanceLinked {
-                steps,
-                gain,
-                max_speed,
-            } => {
+            Self::PerformanceLinked { steps, gain, max_speed } => {
                 check_steps(steps)?;
                 check_non_negative("performance_linked.gain", gain)?;
                 check_non_negative("performance_linked.max_speed", max_speed)?;
-                check(
-                    max_speed > 0.0,
-                    "performance_linked.max_speed",
-                    max_speed,
-                    "more than 0",
-                )
+                check(max_speed > 0.0, "performance_linked.max_speed", max_speed, "more than 0")
             }
             Self::DriftControlled { steps, max_drift } => {
                 check_steps(steps)?;
@@ -34,12 +25,7 @@ impl Strategy {
                 check_steps(steps)?;
                 check_non_negative("grad_norm_gated.low", low)?;
                 check_non_negative("grad_norm_gated.high", high)?;
-                check(
-                    low <= high,
-                    "grad_norm_gated.low",
-                    low,
-                    "at most grad_norm_gated.high",
-                )
+                check(low <= high, "grad_norm_gated.low", low, "at most grad_norm_gated.high")
             }
             Self::Custom(_) => Ok(()),
         }
@@ -49,11 +35,9 @@ impl Strategy {
     pub(super) fn step(&self, signals: &GraftSignals) -> GraftStep {
         match *self {
             Self::FixedRamp { steps } => ramp(steps, signals),
-            Self::PerformanceLinked {
-                steps,
-                gain,
-                max_speed,
-            } => follow_loss(steps, gain, max_speed, signals),
+            Self::PerformanceLinked { steps, gain, max_speed } => {
+                follow_loss(steps, gain, max_speed, signals)
+            }
             Self::DriftControlled { steps, max_drift } => {
                 within(Signal::WeightDrift, signals.weight_drift, 0.0, max_drift)
                     .unwrap_or_else(|| ramp(steps, signals))
@@ -79,20 +63,13 @@ fn within(signal: Signal, value: Option<f64>, low: f64, high: f64) -> Option<Gra
     match value {
         None => Some(GraftStep::Hold(Hold::Unmeasured { signal })),
         Some(value) if (low..=high).contains(&value) => None,
-        Some(value) => Some(GraftStep::Hold(Hold::Outside {
-            signal,
-            value,
-            low,
-            high,
-        })),
+        Some(value) => Some(GraftStep::Hold(Hold::Outside { signal, value, low, high })),
     }
 }
 
 fn follow_loss(steps: u32, gain: f64, max_speed: f64, signals: &GraftSignals) -> GraftStep {
     let (Some(loss), Some(initial)) = (signals.loss, signals.initial_loss) else {
-        return GraftStep::Hold(Hold::Unmeasured {
-            signal: Signal::Loss,
-        });
+        return GraftStep::Hold(Hold::Unmeasured { signal: Signal::Loss });
     };
     // Equal losses first: the quotient of two infinities or two zeros is not a number.
     let fall = if loss == initial {
@@ -106,43 +83,19 @@ fn follow_loss(steps: u32, gain: f64, max_speed: f64, signals: &GraftSignals) ->
     let speed = if gain == 0.0 { 1.0 } else { 1.0 + gain * fall }.clamp(0.0, max_speed);
     if speed == 0.0 {
         let (low, high) = (f64::NEG_INFINITY, initial + initial.abs() / gain);
-        return GraftStep::Hold(Hold::Outside {
-            signal: Signal::Loss,
-            value: loss,
-            low,
-            high,
-        });
+        return GraftStep::Hold(Hold::Outside { signal: Signal::Loss, value: loss, low, high });
     }
     GraftStep::Share(signals.share + speed / f64::from(steps))
 }
 
 fn check(ok: bool, what: &str, value: f64, legal: &'static str) -> Result<()> {
-    if ok {
-        Ok(())
-    } else {
-        Err(Error::Value {
-            what: what.into(),
-            value,
-            legal,
-        })
-    }
+    if ok { Ok(()) } else { Err(Error::Value { what: what.into(), value, legal }) }
 }
 
 fn check_steps(steps: u32) -> Result<()> {
-    if steps == 0 {
-        Err(Error::Zero {
-            what: "a graft strategy's steps",
-        })
-    } else {
-        Ok(())
-    }
+    if steps == 0 { Err(Error::Zero { what: "a graft strategy's steps" }) } else { Ok(()) }
 }
 
 fn check_non_negative(what: &str, value: f64) -> Result<()> {
-    check(
-        value.is_finite() && value >= 0.0,
-        what,
-        value,
-        "finite and ≥ 0",
-    )
+    check(value.is_finite() && value >= 0.0, what, value, "finite and ≥ 0")
 }

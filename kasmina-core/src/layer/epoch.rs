@@ -39,7 +39,8 @@ impl Layer {
     /// goes to ROLLED_BACK, which only restoring a checkpoint leaves.
     ///
     /// # Errors
-    /// [`Error::IllegalCommand`](crate::Error::IllegalCommand) if no seed is in these states.
+    /// [`Error::NothingToRollBack`](crate::Error::NothingToRollBack) if no seed is in these states,
+    /// [`Error::RollBackPending`](crate::Error::RollBackPending) if a roll-back already waits.
     pub fn roll_back(&mut self, why: impl Into<String>) -> Result<()> {
         self.state.lifecycle.roll_back(why)
     }
@@ -95,7 +96,8 @@ impl Layer {
         let (measured, saturated) = (telemetry.measured, telemetry.saturated);
         let (chunk, gradient, histograms) = telemetry.take();
         let table = lifecycle.table();
-        let names: Arc<[String]> = lifecycle.registry().iter().map(|(name, _)| name.into()).collect();
+        let names: Arc<[String]> =
+            lifecycle.registry().iter().map(|(name, _)| name.into()).collect();
         TelemetryReport {
             layer: self.state.name.clone(),
             epoch: lifecycle.epoch().into(),

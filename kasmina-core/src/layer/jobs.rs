@@ -43,7 +43,11 @@ pub(super) struct Jobs<'a> {
 }
 
 impl<'a> Jobs<'a> {
-    pub(super) fn new(plan: &'a Plan, lifecycle: &'a Lifecycle, probed: &'a [Probed]) -> Result<Self> {
+    pub(super) fn new(
+        plan: &'a Plan,
+        lifecycle: &'a Lifecycle,
+        probed: &'a [Probed],
+    ) -> Result<Self> {
         let mut jobs = Self::default();
         let mut probes = probed.iter().peekable();
         for (&seed, planned) in &plan.seeds {

@@ -16,9 +16,9 @@ use std::path::Path;
 
 use kasmina_telemetry::{ChunkStats, GradientStats, TelemetryMode, TelemetryScope};
 
-use crate::checkpoint::{self, CheckpointError};
+use crate::checkpoint::{self, CheckpointError, Extensions};
 use crate::cpu::Scratch;
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, RestoreOutcome};
 use crate::lower::Plan;
 use crate::optimizer::{AdamW, OptimizerReport};
 use crate::{Registry, Result, SeedLayout, Stability, State};
@@ -195,11 +195,34 @@ impl Layer {
     }
 
     /// Reads a checkpoint; the layer continues bit for bit where the saved one stood. User-defined
-    /// blueprints and strategies are found by name in `registry`.
+    /// blueprints and strategies are found by name in `extensions`: a `&Registry`, or more.
     ///
     /// # Errors
     /// [`CheckpointError`]: what is damaged, too new, or not registered.
-    pub fn load(path: impl AsRef<Path>, registry: &Registry) -> Result<Self, CheckpointError> {
-        Ok(Self::from_state(checkpoint::load(path.as_ref(), registry)?))
+    pub fn load<'a>(
+        path: impl AsRef<Path>,
+        extensions: impl Into<Extensions<'a>>,
+    ) -> Result<Self, CheckpointError> {
+        Ok(Self::from_state(checkpoint::load_with(path.as_ref(), extensions.into())?))
+    }
+
+    /// Puts the layer back to a checkpoint, the only way out of ROLLED_BACK: parameters, optimizer
+    /// moments, states, telemetry and random stream are those of the file. The history goes on, with the
+    /// restore in it.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] as in [`Layer::load`], and [`Error::Shape`](crate::Error::Shape) if the file
+    /// is of another layout; the layer is unchanged then.
+    pub fn restore<'a>(
+        &mut self,
+        path: impl AsRef<Path>,
+        extensions: impl Into<Extensions<'a>>,
+        why: impl Into<String>,
+    ) -> Result<RestoreOutcome, CheckpointError> {
+        let saved = checkpoint::load_with(path.as_ref(), extensions.into())?;
+        let outcome = self.state.lifecycle.restore(saved.lifecycle, why)?;
+        self.state.stability = saved.stability;
+        self.state.telemetry = saved.telemetry;
+        Ok(outcome)
     }
 }

@@ -78,8 +78,7 @@ impl Layer {
             count(histograms, layout, x, watch.seeds);
         }
         let bounds = call_bounds(layout, stability, x, jobs.computes());
-        let call =
-            ForwardCall { layout, x, y, in_place, bounds, jobs: &jobs.path, watch };
+        let call = ForwardCall { layout, x, y, in_place, bounds, jobs: &jobs.path, watch };
         telemetry.measured += u64::from(watch.is_some());
         telemetry.saturated += call.run(&mut telemetry.chunk);
         Ok(())
@@ -132,8 +131,7 @@ impl Layer {
         let pass = telemetry.passes.saturating_sub(1);
         let watched = watched_seeds(telemetry, lifecycle, options, pass);
         let watch = watched.as_deref().map(|seeds| Watch { seeds, dead_epsilon: 0.0 });
-        let bounds =
-            call_bounds(layout, stability, x, jobs.computes() || !jobs.shadow.is_empty());
+        let bounds = call_bounds(layout, stability, x, jobs.computes() || !jobs.shadow.is_empty());
         let (path, shadow) = (jobs.path.as_slice(), jobs.shadow.as_slice());
         let call = BackwardCall { layout, x, gradients, bounds, path, shadow, watch };
         let (found, saturated) = call.run(&mut telemetry.gradient, &mut self.scratch);
@@ -226,9 +224,11 @@ fn count<T: Element>(
         seeds.get(at).is_some_and(|range| range.contains(&seed))
     };
     histograms.par_iter_mut().enumerate().filter(|(seed, _)| watched(*seed)).for_each(
-        |(seed, histogram)| x.for_each_row(layout.columns(seed), |row| {
-            row.iter().for_each(|value| histogram.push(value.to_f32()));
-        }),
+        |(seed, histogram)| {
+            x.for_each_row(layout.columns(seed), |row| {
+                row.iter().for_each(|value| histogram.push(value.to_f32()));
+            })
+        },
     );
 }
 

@@ -82,9 +82,7 @@ impl LifecycleConfig {
             });
         }
         if self.history_limit == 0 {
-            return Err(Error::Zero {
-                what: "lifecycle.history_limit",
-            });
+            return Err(Error::Zero { what: "lifecycle.history_limit" });
         }
         let gates = &self.gates;
         for (what, value) in [
@@ -94,11 +92,7 @@ impl LifecycleConfig {
             ("gates.fine_tuning_tolerance", gates.fine_tuning_tolerance),
         ] {
             if !(value.is_finite() && value >= 0.0) {
-                return Err(Error::Value {
-                    what: what.into(),
-                    value,
-                    legal: "finite and ≥ 0",
-                });
+                return Err(Error::Value { what: what.into(), value, legal: "finite and ≥ 0" });
             }
         }
         Ok(())

@@ -85,26 +85,13 @@ impl fmt::Display for Missing {
             Self::Embargo { epoch, until } => {
                 write!(f, "under embargo until epoch {until}, now {epoch}")
             }
-            Self::Alpha {
-                value,
-                target,
-                hold: None,
-            } => write!(f, "alpha {value:.3} of {target}"),
-            Self::Alpha {
-                value,
-                target,
-                hold: Some(hold),
-            } => {
+            Self::Alpha { value, target, hold: None } => write!(f, "alpha {value:.3} of {target}"),
+            Self::Alpha { value, target, hold: Some(hold) } => {
                 write!(f, "alpha {value:.3} of {target}, held: {hold}")
             }
             Self::Unmeasured { signal } => write!(f, "{signal} not measured"),
             Self::LossFall { value, needed } => {
-                write!(
-                    f,
-                    "loss fell by {:.2} %, needs {:.2} %",
-                    100.0 * value,
-                    100.0 * needed
-                )
+                write!(f, "loss fell by {:.2} %, needs {:.2} %", 100.0 * value, 100.0 * needed)
             }
             Self::LossLimit { value, limit } => {
                 write!(f, "held-back loss {value:.5} over its limit {limit:.5}")
@@ -126,10 +113,9 @@ impl Lifecycle {
             State::Dormant | State::Fossilized | State::RolledBack => Readiness::Settled,
             State::Germinated => ready(Command::Promote, "its parameters are initialised".into()),
             State::Cancelled => ready(Command::Reset, "it was cancelled".into()),
-            State::Culled if self.epoch >= row.embargo_until => ready(
-                Command::Reset,
-                format!("its embargo ended with epoch {}", row.embargo_until),
-            ),
+            State::Culled if self.epoch >= row.embargo_until => {
+                ready(Command::Reset, format!("its embargo ended with epoch {}", row.embargo_until))
+            }
             State::Culled => {
                 let (epoch, until) = (self.epoch, row.embargo_until);
                 Readiness::Waiting(vec![Missing::Embargo { epoch, until }])
@@ -138,26 +124,16 @@ impl Lifecycle {
             State::Grafting => self.harm_so_far(seed).unwrap_or_else(|| {
                 let (value, target) = (row.alpha, self.config.target_alpha);
                 if value >= target {
-                    return ready(
-                        Command::Stabilize,
-                        format!("alpha is at its target {target}"),
-                    );
+                    return ready(Command::Stabilize, format!("alpha is at its target {target}"));
                 }
                 let hold = self.hold(seed);
-                Readiness::Waiting(vec![Missing::Alpha {
-                    value,
-                    target,
-                    hold,
-                }])
+                Readiness::Waiting(vec![Missing::Alpha { value, target, hold }])
             }),
             State::Stabilization => self.harm_so_far(seed).unwrap_or_else(|| {
                 let needed = self.config.stabilization_steps;
                 match self.lacks_steps(seed, needed) {
                     Some(missing) => Readiness::Waiting(vec![missing]),
-                    None => ready(
-                        Command::Evaluate,
-                        format!("it has settled for {needed} steps"),
-                    ),
+                    None => ready(Command::Evaluate, format!("it has settled for {needed} steps")),
                 }
             }),
             State::Evaluating => self.evaluation_gate(seed),
@@ -174,28 +150,18 @@ impl Lifecycle {
     fn held_back(&self, seed: usize) -> (Option<f64>, Option<f64>) {
         self.grown(seed).map_or((None, None), |grown| {
             let measured = &grown.measured;
-            (
-                fresh(measured.held_back, self.epoch),
-                fresh(measured.counterfactual, self.epoch),
-            )
+            (fresh(measured.held_back, self.epoch), fresh(measured.counterfactual, self.epoch))
         })
     }
 
     fn training_gate(&self, seed: usize) -> Readiness {
         let gates = &self.config.gates;
-        let measured = self
-            .grown(seed)
-            .map(|grown| grown.measured)
-            .unwrap_or_default();
-        let mut missing: Vec<_> = self
-            .lacks_steps(seed, gates.training_steps)
-            .into_iter()
-            .collect();
+        let measured = self.grown(seed).map(|grown| grown.measured).unwrap_or_default();
+        let mut missing: Vec<_> =
+            self.lacks_steps(seed, gates.training_steps).into_iter().collect();
         let (Some(first), Some(last)) = (measured.initial_loss, fresh(measured.loss, self.epoch))
         else {
-            missing.push(Missing::Unmeasured {
-                signal: Signal::Loss,
-            });
+            missing.push(Missing::Unmeasured { signal: Signal::Loss });
             return Readiness::Waiting(missing);
         };
         let fall = relative_fall(first, last);
@@ -211,18 +177,12 @@ impl Lifecycle {
                 );
                 return harmful(Command::Cancel, why);
             }
-            missing.push(Missing::LossFall {
-                value: fall,
-                needed,
-            });
+            missing.push(Missing::LossFall { value: fall, needed });
         }
         if !missing.is_empty() {
             return Readiness::Waiting(missing);
         }
-        ready(
-            Command::Graft,
-            format!("its loss fell from {first:.5} to {last:.5}"),
-        )
+        ready(Command::Graft, format!("its loss fell from {first:.5} to {last:.5}"))
     }
 
     /// Harm measured before the seed is due to be judged.
@@ -247,10 +207,7 @@ impl Lifecycle {
             harmful(Command::Cull, worse(actual, without))
         } else if actual.is_infinite() {
             // As bad as without the seed, but nothing to build on.
-            Readiness::Waiting(vec![Missing::LossLimit {
-                value: actual,
-                limit,
-            }])
+            Readiness::Waiting(vec![Missing::LossLimit { value: actual, limit }])
         } else {
             let why = format!("held-back loss {actual:.5}, without the seed {without:.5}");
             ready(Command::FineTune, why)
@@ -266,24 +223,15 @@ impl Lifecycle {
         {
             return harmful(Command::Cull, worse(actual, without));
         }
-        let mut missing: Vec<_> = self
-            .lacks_steps(seed, gates.fine_tuning_steps)
-            .into_iter()
-            .collect();
+        let mut missing: Vec<_> =
+            self.lacks_steps(seed, gates.fine_tuning_steps).into_iter().collect();
         match (actual, accepted.or(without)) {
-            (None, _) => missing.push(Missing::Unmeasured {
-                signal: Signal::HeldBackLoss,
-            }),
-            (_, None) => missing.push(Missing::Unmeasured {
-                signal: Signal::CounterfactualLoss,
-            }),
+            (None, _) => missing.push(Missing::Unmeasured { signal: Signal::HeldBackLoss }),
+            (_, None) => missing.push(Missing::Unmeasured { signal: Signal::CounterfactualLoss }),
             (Some(actual), Some(basis)) => {
                 let limit = limit(basis, gates.fine_tuning_tolerance);
                 if actual > limit || actual.is_infinite() {
-                    missing.push(Missing::LossLimit {
-                        value: actual,
-                        limit,
-                    });
+                    missing.push(Missing::LossLimit { value: actual, limit });
                 } else if missing.is_empty() {
                     let why = format!("held-back loss {actual:.5}, at most {limit:.5} allowed");
                     return ready(Command::Fossilize, why);
@@ -308,11 +256,7 @@ fn worse(actual: f64, without: f64) -> String {
 
 /// `basis` and `tolerance` of its size on top.
 fn limit(basis: f64, tolerance: f64) -> f64 {
-    if basis.is_infinite() {
-        basis
-    } else {
-        basis + tolerance * basis.abs()
-    }
+    if basis.is_infinite() { basis } else { basis + tolerance * basis.abs() }
 }
 
 /// (first − last) / |first|; 0 where both are equal, even if infinite.
@@ -328,7 +272,5 @@ fn relative_fall(first: f64, last: f64) -> f64 {
 
 fn unmeasured<const N: usize>(signals: [(Signal, Option<f64>); N]) -> Vec<Missing> {
     let missing = signals.into_iter().filter(|(_, value)| value.is_none());
-    missing
-        .map(|(signal, _)| Missing::Unmeasured { signal })
-        .collect()
+    missing.map(|(signal, _)| Missing::Unmeasured { signal }).collect()
 }

@@ -44,11 +44,7 @@ pub(crate) struct OptimizerState {
 impl OptimizerState {
     /// Before the first update of `parameters` parameters.
     pub(crate) fn new(parameters: usize) -> Self {
-        Self {
-            first: vec![0.0; parameters],
-            second: vec![0.0; parameters],
-            updates: 0,
-        }
+        Self { first: vec![0.0; parameters], second: vec![0.0; parameters], updates: 0 }
     }
 }
 
@@ -67,11 +63,7 @@ pub(crate) struct Graft {
 
 impl Graft {
     pub(crate) fn begin(start: f64) -> Self {
-        Self {
-            start,
-            share: start,
-            ..Self::default()
-        }
+        Self { start, share: start, ..Self::default() }
     }
 }
 
@@ -117,11 +109,7 @@ impl GrownSeed {
             self.optimizer = None;
         }
         let grafting = state == State::Grafting;
-        self.reference = if grafting {
-            self.parameters.clone()
-        } else {
-            Vec::new()
-        };
+        self.reference = if grafting { self.parameters.clone() } else { Vec::new() };
         self.moved = false;
         self.graft = Graft::begin(if grafting { share } else { 0.0 });
         self.has_gradients = false;
@@ -151,11 +139,7 @@ impl GrownSeed {
             change += (f64::from(p) - f64::from(r)).powi(2);
             norm += f64::from(r).powi(2);
         }
-        Some(if change == 0.0 {
-            0.0
-        } else {
-            (change / norm).sqrt()
-        })
+        Some(if change == 0.0 { 0.0 } else { (change / norm).sqrt() })
     }
 
     /// The seed's blueprint.

@@ -78,14 +78,11 @@ impl TryFrom<u8> for Cause {
     type Error = Error;
 
     fn try_from(code: u8) -> Result<Self> {
-        Self::ALL
-            .get(usize::from(code))
-            .copied()
-            .ok_or(Error::UnknownCode {
-                what: "transition cause",
-                code: code.into(),
-                last: 11,
-            })
+        Self::ALL.get(usize::from(code)).copied().ok_or(Error::UnknownCode {
+            what: "transition cause",
+            code: code.into(),
+            last: 11,
+        })
     }
 }
 
@@ -125,11 +122,7 @@ pub struct History {
 
 impl History {
     pub(crate) fn new(limit: usize) -> Self {
-        Self {
-            entries: VecDeque::new(),
-            limit,
-            dropped: 0,
-        }
+        Self { entries: VecDeque::new(), limit, dropped: 0 }
     }
 
     /// Starts over with `entries`, of which `dropped` earlier ones are already gone.
@@ -139,11 +132,7 @@ impl History {
         limit: usize,
         dropped: u64,
     ) {
-        *self = Self {
-            entries: VecDeque::new(),
-            limit,
-            dropped,
-        };
+        *self = Self { entries: VecDeque::new(), limit, dropped };
         entries.into_iter().for_each(|entry| self.push(entry));
     }
 
@@ -162,9 +151,7 @@ impl History {
 
     /// Entries of one seed, oldest first.
     pub fn of(&self, seed: usize) -> impl Iterator<Item = &Transition> {
-        self.entries
-            .iter()
-            .filter(move |entry| entry.seed as usize == seed)
+        self.entries.iter().filter(move |entry| entry.seed as usize == seed)
     }
 
     /// Number of entries kept.

@@ -33,31 +33,14 @@ impl Lifecycle {
     /// fit the blueprint; those of [`Registry::intern`](crate::Registry::intern) and of a germination.
     pub fn import(&mut self, seed: usize, initial: InitialSeed) -> Result<()> {
         let seed = self.layout.check(seed)?;
-        let InitialSeed {
-            state,
-            alpha,
-            blueprint,
-            objective,
-            strategy,
-            parameters,
-        } = initial;
-        let contradiction = |reason| {
-            Err(Error::InitialSeed {
-                seed,
-                state,
-                reason,
-            })
-        };
+        let InitialSeed { state, alpha, blueprint, objective, strategy, parameters } = initial;
+        let contradiction = |reason| Err(Error::InitialSeed { seed, state, reason });
         if self.table.states()[seed] != State::Dormant || self.waiting(seed).is_some() {
             return contradiction("it is no longer dormant and free of commands");
         }
         if !(0.0..=1.0).contains(&alpha) {
             let what = format!("alpha of seed {seed}");
-            return Err(Error::Value {
-                what,
-                value: alpha.into(),
-                legal: "between 0 and 1",
-            });
+            return Err(Error::Value { what, value: alpha.into(), legal: "between 0 and 1" });
         }
         let mut row = SeedRow {
             state,
@@ -133,11 +116,7 @@ fn flatten(seed: usize, layout: &crate::ParameterLayout, tensors: &[Vec<f32>]) -
         let needed = layout.range(index).len();
         if tensor.len() != needed {
             let what = format!("seed {seed}'s {}", spec.name);
-            return Err(Error::Length {
-                what,
-                found: tensor.len(),
-                needed,
-            });
+            return Err(Error::Length { what, found: tensor.len(), needed });
         }
         check_finite(&format!("seed {seed}'s {}", spec.name), tensor)?;
         parameters.extend_from_slice(tensor);

@@ -1,8 +1,8 @@
 //! The lifecycle of a layer's seeds: what each is, what it owns, and what may happen to it next.
 //!
 //! A [`Lifecycle`] knows nothing of activations or kernels. Commands are checked when given, wait in a
-//! queue ([`queue`]), and are applied together at the epoch boundary by one function ([`transition`]) that
-//! owns every side effect. Between boundaries only alpha moves ([`step`]). [`gates`] says when a seed is
+//! queue (`queue`), and are applied together at the epoch boundary by one function (`transition`) that
+//! owns every side effect. Between boundaries only alpha moves (`step`). `gates` says when a seed is
 //! ready for its next command; a controller decides.
 
 mod config;
@@ -117,10 +117,7 @@ impl Lifecycle {
             history: History::new(config.history_limit),
             epoch: 0,
             step: 0,
-            rng: GerminationRng {
-                seed: rng_seed,
-                germinations: 0,
-            },
+            rng: GerminationRng { seed: rng_seed, germinations: 0 },
             moved: Vec::new(),
             layouts: BTreeMap::new(),
             dirty: Vec::new(),
@@ -200,9 +197,7 @@ impl Lifecycle {
     /// [`Error::NoSuchSeed`](crate::Error::NoSuchSeed).
     pub fn steps_in_state(&self, seed: usize) -> Result<u64> {
         let seed = self.layout.check(seed)?;
-        Ok(self
-            .grown(seed)
-            .map_or(0, |grown| self.step.saturating_sub(grown.entered_step)))
+        Ok(self.grown(seed).map_or(0, |grown| self.step.saturating_sub(grown.entered_step)))
     }
 
     /// The rows of all seeds.
@@ -230,37 +225,27 @@ impl Lifecycle {
 
     /// What a seed owns, if it owns anything.
     pub fn grown(&self, seed: usize) -> Option<&GrownSeed> {
-        self.grown
-            .get(&u32::try_from(seed).ok()?)
-            .map(|grown| &**grown)
+        self.grown.get(&u32::try_from(seed).ok()?).map(|grown| &**grown)
     }
 
     pub(crate) fn grown_mut(&mut self, seed: usize) -> Option<&mut GrownSeed> {
-        self.grown
-            .get_mut(&u32::try_from(seed).ok()?)
-            .map(|grown| &mut **grown)
+        self.grown.get_mut(&u32::try_from(seed).ok()?).map(|grown| &mut **grown)
     }
 
     /// All seeds that own parameters, ascending.
     pub fn grown_seeds(&self) -> impl ExactSizeIterator<Item = (usize, &GrownSeed)> {
-        self.grown
-            .iter()
-            .map(|(&seed, grown)| (seed as usize, &**grown))
+        self.grown.iter().map(|(&seed, grown)| (seed as usize, &**grown))
     }
 
     pub(crate) fn grown_seeds_mut(
         &mut self,
     ) -> impl ExactSizeIterator<Item = (usize, &mut GrownSeed)> {
-        self.grown
-            .iter_mut()
-            .map(|(&seed, grown)| (seed as usize, &mut **grown))
+        self.grown.iter_mut().map(|(&seed, grown)| (seed as usize, &mut **grown))
     }
 
     /// The command that waits for a seed's epoch boundary.
     pub fn waiting(&self, seed: usize) -> Option<&Command> {
-        self.waiting
-            .get(&u32::try_from(seed).ok()?)
-            .map(|waiting| &waiting.command)
+        self.waiting.get(&u32::try_from(seed).ok()?).map(|waiting| &waiting.command)
     }
 
     /// Seeds whose state, alpha or parameters changed since the last call, each once, ascending.
@@ -275,9 +260,7 @@ impl Lifecycle {
 
     /// Drops all gathered gradients.
     pub fn zero_gradients(&mut self) {
-        self.grown
-            .values_mut()
-            .for_each(|grown| grown.clear_gradients());
+        self.grown.values_mut().for_each(|grown| grown.clear_gradients());
     }
 
     /// Notes that nothing is lowered yet.

@@ -49,23 +49,13 @@ impl Lifecycle {
         let seed = self.layout.check(seed)?;
         if let Some(waiting) = self.waiting.get(&(seed as u32)) {
             let (pending, command) = (waiting.command.name(), command.name());
-            return Err(Error::CommandPending {
-                seed,
-                pending,
-                command,
-            });
+            return Err(Error::CommandPending { seed, pending, command });
         }
         if self.roll_back.is_some() && self.table.states()[seed].removable() {
             return Err(Error::RollBackPending);
         }
         self.check(seed, &command)?;
-        self.waiting.insert(
-            seed as u32,
-            Waiting {
-                command,
-                why: why.into().into(),
-            },
-        );
+        self.waiting.insert(seed as u32, Waiting { command, why: why.into().into() });
         Ok(())
     }
 
@@ -85,11 +75,7 @@ impl Lifecycle {
         if self.roll_back.is_some() {
             return Err(Error::RollBackPending);
         }
-        if !self
-            .grown
-            .keys()
-            .any(|&seed| self.table.states()[seed as usize].removable())
-        {
+        if !self.grown.keys().any(|&seed| self.table.states()[seed as usize].removable()) {
             return Err(Error::NothingToRollBack);
         }
         self.roll_back = Some(why.into().into());
@@ -105,10 +91,7 @@ impl Lifecycle {
     /// seeds. Costs as much as there are commands and updated GRAFTING seeds, however many seeds
     /// there are.
     pub fn end_epoch(&mut self) -> EpochOutcome {
-        let mut outcome = EpochOutcome {
-            epoch: self.epoch,
-            ..EpochOutcome::default()
-        };
+        let mut outcome = EpochOutcome { epoch: self.epoch, ..EpochOutcome::default() };
         let waiting = std::mem::take(&mut self.waiting);
         let roll_back = self.roll_back.take();
         self.epoch = self.epoch.saturating_add(1);
@@ -119,9 +102,7 @@ impl Lifecycle {
             for seed in taken {
                 if self.table.states()[seed].removable() {
                     let (to, cause) = (State::RolledBack, Cause::RollBack);
-                    outcome
-                        .transitions
-                        .push(self.transition(seed, to, cause, why.clone(), None));
+                    outcome.transitions.push(self.transition(seed, to, cause, why.clone(), None));
                 }
             }
         }
@@ -134,11 +115,7 @@ impl Lifecycle {
                         target: "kasmina::lifecycle", seed, command = command.name(), %error,
                         "command refused at the epoch boundary"
                     );
-                    outcome.refused.push(Refusal {
-                        seed,
-                        command,
-                        error,
-                    });
+                    outcome.refused.push(Refusal { seed, command, error });
                 }
             }
         }
@@ -172,17 +149,13 @@ impl Lifecycle {
             command: command.name(),
             reason,
         };
-        let to = command
-            .target(row.state)
-            .ok_or_else(|| illegal(command.legal_from().to_owned()))?;
+        let to =
+            command.target(row.state).ok_or_else(|| illegal(command.legal_from().to_owned()))?;
         match command {
             Command::Germinate(germination) => self.check_germination(seed, germination)?,
             Command::Stabilize if row.alpha < self.config.target_alpha => {
                 let target = self.config.target_alpha;
-                return Err(illegal(format!(
-                    "alpha is {}, its target {target}",
-                    row.alpha
-                )));
+                return Err(illegal(format!("alpha is {}, its target {target}", row.alpha)));
             }
             Command::Evaluate => {
                 let (done, needed) = (self.steps_in_state(seed)?, self.config.stabilization_steps);
@@ -192,9 +165,7 @@ impl Lifecycle {
             }
             Command::Reset if self.epoch < row.embargo_until => {
                 let (epoch, until) = (self.epoch, row.embargo_until);
-                return Err(illegal(format!(
-                    "under embargo until epoch {until}, now {epoch}"
-                )));
+                return Err(illegal(format!("under embargo until epoch {until}, now {epoch}")));
             }
             _ => {}
         }

@@ -37,8 +37,7 @@ impl Lifecycle {
         let limit = self.config.history_limit;
         if !old.history.is_empty() {
             let dropped = old.history.dropped();
-            self.history
-                .replace(old.history.iter().cloned(), limit, dropped);
+            self.history.replace(old.history.iter().cloned(), limit, dropped);
         }
         outcome.withdrawn = old
             .waiting

@@ -21,10 +21,7 @@ pub struct SeedSignals {
 impl SeedSignals {
     /// A training loss alone.
     pub fn loss(loss: f64) -> Self {
-        Self {
-            loss: Some(loss),
-            ..Self::default()
-        }
+        Self { loss: Some(loss), ..Self::default() }
     }
 
     /// A held-back loss with its counterfactual.
@@ -47,10 +44,7 @@ impl SeedSignals {
             let Some(value) = value else { continue };
             let (ok, legal) = match signal {
                 Signal::GradientNorm => (value >= 0.0, "at least 0"),
-                _ => (
-                    value > f64::NEG_INFINITY,
-                    "a number or +∞ (record a NaN loss as +∞)",
-                ),
+                _ => (value > f64::NEG_INFINITY, "a number or +∞ (record a NaN loss as +∞)"),
             };
             if !ok {
                 return Err(Error::Value {
@@ -105,7 +99,5 @@ impl Measurements {
 /// The value, if it was measured in `epoch` or the one before: a measurement taken at an epoch's end
 /// serves the next epoch, an older one counts as not measured.
 pub(crate) fn fresh(measured: Option<Measured>, epoch: u32) -> Option<f64> {
-    measured
-        .filter(|m| epoch.saturating_sub(m.epoch) <= 1)
-        .map(|m| m.value)
+    measured.filter(|m| epoch.saturating_sub(m.epoch) <= 1).map(|m| m.value)
 }

@@ -32,11 +32,7 @@ impl Lifecycle {
         grown.graft.share = share;
         let target = self.config.target_alpha;
         // The target itself at the end, not its product with 1.
-        let alpha = if share >= 1.0 {
-            target
-        } else {
-            (share * f64::from(target)) as f32
-        };
+        let alpha = if share >= 1.0 { target } else { (share * f64::from(target)) as f32 };
         let row = self.table.row(seed as usize);
         if alpha.to_bits() != row.alpha.to_bits() {
             self.table.write(seed as usize, SeedRow { alpha, ..row });
@@ -52,10 +48,8 @@ impl Lifecycle {
         }
         let (strategy, grown) = (self.strategies.get(row.strategy)?, self.grown.get(&seed)?);
         // It costs a pass over the parameters.
-        let needs_drift = matches!(
-            strategy,
-            Strategy::DriftControlled { .. } | Strategy::Custom(_)
-        );
+        let needs_drift =
+            matches!(strategy, Strategy::DriftControlled { .. } | Strategy::Custom(_));
         let (graft, measured) = (grown.graft, &grown.measured);
         Some(strategy.advance(&GraftSignals {
             step: graft.steps.saturating_add(1),
@@ -65,11 +59,7 @@ impl Lifecycle {
             loss: fresh(measured.loss, self.epoch),
             initial_loss: measured.initial_loss,
             best_loss: measured.best_loss,
-            weight_drift: if needs_drift {
-                grown.weight_drift()
-            } else {
-                None
-            },
+            weight_drift: if needs_drift { grown.weight_drift() } else { None },
             gradient_norm: fresh(measured.gradient_norm, self.epoch),
         }))
     }
@@ -92,9 +82,7 @@ impl Lifecycle {
         let seed = self.layout.check(seed)?;
         signals.validate(seed)?;
         let (state, epoch) = (self.table.states()[seed], self.epoch);
-        let grown = self
-            .grown_mut(seed)
-            .ok_or(Error::NoParameters { seed, state })?;
+        let grown = self.grown_mut(seed).ok_or(Error::NoParameters { seed, state })?;
         grown.measured.record(&signals, epoch);
         Ok(())
     }
@@ -120,9 +108,7 @@ impl Lifecycle {
         let seed = self.layout.check(seed)?;
         let (row, epoch) = (self.table.row(seed), self.epoch);
         let state = row.state;
-        let grown = self
-            .grown_mut(seed)
-            .ok_or(Error::NoParameters { seed, state })?;
+        let grown = self.grown_mut(seed).ok_or(Error::NoParameters { seed, state })?;
         if !(state.trainable() || state == State::Germinated) {
             return Err(Error::Frozen { seed, state });
         }
@@ -150,13 +136,7 @@ impl Lifecycle {
             self.moved.push(seed as u32);
         }
         if row.last_update_epoch != epoch {
-            self.table.write(
-                seed,
-                SeedRow {
-                    last_update_epoch: epoch,
-                    ..row
-                },
-            );
+            self.table.write(seed, SeedRow { last_update_epoch: epoch, ..row });
         }
         self.mark_dirty(seed);
     }

@@ -13,12 +13,7 @@ pub(crate) struct Strategies {
 impl Strategies {
     /// Slots as they were saved, their counts still to be made by [`Strategies::count`].
     pub(crate) fn from_slots(slots: Vec<Option<Strategy>>) -> Self {
-        Self {
-            slots: slots
-                .into_iter()
-                .map(|slot| slot.map(|strategy| (strategy, 0)))
-                .collect(),
-        }
+        Self { slots: slots.into_iter().map(|slot| slot.map(|strategy| (strategy, 0))).collect() }
     }
 
     /// The code of `strategy`, counted once more.
@@ -74,22 +69,15 @@ impl Strategies {
     }
 
     pub(crate) fn get(&self, code: u16) -> Option<&Strategy> {
-        self.slots
-            .get(usize::from(code))?
-            .as_ref()
-            .map(|(strategy, _)| strategy)
+        self.slots.get(usize::from(code))?.as_ref().map(|(strategy, _)| strategy)
     }
 
     pub(crate) fn slots(&self) -> impl Iterator<Item = Option<&Strategy>> {
-        self.slots
-            .iter()
-            .map(|slot| slot.as_ref().map(|(strategy, _)| strategy))
+        self.slots.iter().map(|slot| slot.as_ref().map(|(strategy, _)| strategy))
     }
 
     /// Slots whose strategy no seed uses: a file that was written by this crate has none.
     pub(crate) fn unused(&self) -> Option<usize> {
-        self.slots
-            .iter()
-            .position(|slot| matches!(slot, Some((_, 0))))
+        self.slots.iter().position(|slot| matches!(slot, Some((_, 0))))
     }
 }

@@ -207,18 +207,10 @@ impl SeedTable {
         let faults: Vec<_> = (0..self.len())
             .filter_map(|seed| {
                 let (stored, found) = (self.crc[seed], self.row(seed).crc32(seed as u32));
-                (stored != found).then_some(IntegrityFault {
-                    seed,
-                    stored,
-                    found,
-                })
+                (stored != found).then_some(IntegrityFault { seed, stored, found })
             })
             .collect();
-        if faults.is_empty() {
-            Ok(())
-        } else {
-            Err(faults)
-        }
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 }
 

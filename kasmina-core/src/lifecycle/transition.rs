@@ -39,11 +39,7 @@ impl Lifecycle {
         let mut row = SeedRow {
             state: to,
             entered_epoch: self.epoch,
-            alpha: if to.on_path() && to != State::Grafting {
-                old.alpha
-            } else {
-                0.0
-            },
+            alpha: if to.on_path() && to != State::Grafting { old.alpha } else { 0.0 },
             embargo_until: match to {
                 State::Culled => self.epoch.saturating_add(self.config.embargo_epochs),
                 _ => 0,
@@ -74,11 +70,7 @@ impl Lifecycle {
         self.table.write(seed, row);
         self.mark_dirty(seed);
 
-        let code = if row.blueprint == BlueprintId::NONE {
-            old.blueprint
-        } else {
-            row.blueprint
-        };
+        let code = if row.blueprint == BlueprintId::NONE { old.blueprint } else { row.blueprint };
         let transition = Transition {
             // The boundary belongs to the epoch that ends with it.
             epoch: self.epoch.saturating_sub(1),
@@ -119,11 +111,7 @@ impl Lifecycle {
     /// Draws a new seed's parameters. On an error nothing has changed, the random stream included.
     pub(super) fn grow(&mut self, seed: usize, germination: &Germination) -> Result<Growth> {
         self.check_germination(seed, germination)?;
-        let Germination {
-            blueprint,
-            ref strategy,
-            objective,
-        } = *germination;
+        let Germination { blueprint, ref strategy, objective } = *germination;
         let layout = self.parameter_layout(blueprint, seed)?;
         let parameters = self.rng.draw(
             self.registry.get(blueprint)?,
@@ -131,10 +119,7 @@ impl Lifecycle {
             layout.len(),
         )?;
         let strategy = self.strategies.acquire(strategy)?;
-        Ok(Growth {
-            grown: GrownSeed::new(blueprint, objective, layout, parameters),
-            strategy,
-        })
+        Ok(Growth { grown: GrownSeed::new(blueprint, objective, layout, parameters), strategy })
     }
 
     /// The parameter layout of a blueprint for a seed's chunk length, made once for all seeds of a length.
@@ -199,8 +184,5 @@ fn probe_memory(parameters: usize) -> Result<()> {
     }
     Vec::<f32>::new()
         .try_reserve_exact(parameters)
-        .map_err(|_| Error::Memory {
-            what: "a seed's parameters",
-            bytes: parameters as u64 * 4,
-        })
+        .map_err(|_| Error::Memory { what: "a seed's parameters", bytes: parameters as u64 * 4 })
 }

@@ -103,6 +103,33 @@ pub fn spec() -> impl Strategy<Value = Spec> {
         })
 }
 
+/// Shapes that are cut into many tiles and parts, one per way of cutting.
+pub fn large() -> impl Strategy<Value = Spec> {
+    let shape = prop_oneof![
+        Just((1500usize, 96usize, 16usize)),
+        Just((40, 9000, 9000)),
+        Just((60, 5000, 1)),
+        Just((300, 700, 130))
+    ];
+    let dtype = prop_oneof![Just(DType::F32), Just(DType::Bf16)];
+    (shape, dtype, prop::collection::vec(seed_spec(), 8), any::<u64>()).prop_map(
+        |((rows, hidden, chunk), dtype, templates, values)| {
+            let seeds = (0..hidden.div_ceil(chunk))
+                .map(|i| {
+                    let mut seed = templates[i % templates.len()].clone();
+                    // A dense branch of 9,000 columns is 324 MB of weights.
+                    if chunk > 200 && matches!(seed.blueprint, Blueprint::Dense { .. }) {
+                        seed.blueprint = Blueprint::ConvFilter { taps: 5 };
+                    }
+                    seed
+                })
+                .collect();
+            let stability = Stability::new(StabilityMode::Strict);
+            Spec { rows, hidden, chunk, dtype, stability, seeds, values, wild: false }
+        },
+    )
+}
+
 impl Spec {
     fn rng(&self, stream: u64) -> ChaCha8Rng {
         let mut rng = ChaCha8Rng::seed_from_u64(self.values);
@@ -121,7 +148,8 @@ impl Spec {
         let layout = self.seeds[seed].blueprint.parameters(c).expect("small");
         (0..layout.specs().len())
             .map(|i| {
-                let scale = if layout.specs()[i].shape.len() == 2 { 1.0 / (c as f32).sqrt() } else { 1.0 };
+                let scale =
+                    if layout.specs()[i].shape.len() == 2 { 1.0 / (c as f32).sqrt() } else { 1.0 };
                 layout.range(i).map(|_| scale * rng.random_range(-1.0f32..1.0)).collect()
             })
             .collect()

@@ -12,15 +12,8 @@ use super::{BuildError, Hash};
 use crate::arch::Arch;
 
 /// The flags of every compilation beside architectures and paths. They are part of the sources' hash.
-pub const FLAGS: &[&str] = &[
-    "--fatbin",
-    "-std=c++17",
-    "-O3",
-    "--Werror",
-    "all-warnings",
-    "-Xptxas",
-    "-v",
-];
+pub const FLAGS: &[&str] =
+    &["--fatbin", "-std=c++17", "-O3", "--Werror", "all-warnings", "-Xptxas", "-v"];
 
 /// Compiles one unit for `archs` and puts fatbin and record in place.
 ///
@@ -41,9 +34,8 @@ pub fn compile(
     // Hashed first: a source that is saved while nvcc runs makes the result stale, not fresh.
     let sources = unit.hash(archs)?;
     let scratch = Scratch::beside(unit);
-    let output = command(nvcc, set, unit, archs, &scratch)
-        .output()
-        .map_err(BuildError::io(&nvcc.path))?;
+    let output =
+        command(nvcc, set, unit, archs, &scratch).output().map_err(BuildError::io(&nvcc.path))?;
     let text = [&output.stdout[..], &output.stderr[..]]
         .map(|part| String::from_utf8_lossy(part).into_owned())
         .concat();
@@ -64,10 +56,8 @@ pub fn compile(
         resources: parse_resources(&text),
     };
     fs::write(&scratch.record, record.to_text()).map_err(BuildError::io(&scratch.record))?;
-    for (from, to) in [
-        (&scratch.fatbin, unit.fatbin_path()),
-        (&scratch.record, unit.record_path()),
-    ] {
+    for (from, to) in [(&scratch.fatbin, unit.fatbin_path()), (&scratch.record, unit.record_path())]
+    {
         fs::rename(from, &to).map_err(BuildError::io(to))?;
     }
     Ok(record)
@@ -98,17 +88,12 @@ fn check_headers(set: &KernelSet, unit: &Unit, dependencies: &Path) -> Result<()
     let text = fs::read_to_string(dependencies).map_err(BuildError::io(dependencies))?;
     let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let known: Vec<PathBuf> = unit.files.values().map(|path| real(path)).collect();
-    let ours: Vec<PathBuf> = std::iter::once(&set.folder)
-        .chain(&set.include)
-        .map(|path| real(path))
-        .collect();
+    let ours: Vec<PathBuf> =
+        std::iter::once(&set.folder).chain(&set.include).map(|path| real(path)).collect();
     for header in dependency_paths(&text) {
         let path = real(&header);
         if ours.iter().any(|folder| path.starts_with(folder)) && !known.contains(&path) {
-            return Err(BuildError::UntrackedHeader {
-                unit: unit.source.clone(),
-                header,
-            });
+            return Err(BuildError::UntrackedHeader { unit: unit.source.clone(), header });
         }
     }
     Ok(())
@@ -153,11 +138,7 @@ impl Scratch {
     fn beside(unit: &Unit) -> Self {
         let id = std::process::id();
         let file = |what: &str| unit.source.with_extension(format!("fatbin.{id}.{what}"));
-        Self {
-            fatbin: file("new"),
-            record: file("record"),
-            dependencies: file("deps"),
-        }
+        Self { fatbin: file("new"), record: file("record"), dependencies: file("deps") }
     }
 }
 

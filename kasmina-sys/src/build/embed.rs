@@ -27,10 +27,7 @@ pub fn embed(set: &KernelSet, out: &Path) -> Result<Vec<PathBuf>, BuildError> {
             }
             Status::Fresh(record) => {
                 // The bytes that were checked are the ones that are compiled in, whatever happens to the file meanwhile.
-                let (from, to) = (
-                    unit.fatbin_path(),
-                    out.join(format!("{}.fatbin", unit.name)),
-                );
+                let (from, to) = (unit.fatbin_path(), out.join(format!("{}.fatbin", unit.name)));
                 fs::copy(&from, &to).map_err(BuildError::io(from))?;
                 fatbin_literal(&set.package, &unit.name, &record)
             }
@@ -55,11 +52,7 @@ pub fn embed(set: &KernelSet, out: &Path) -> Result<Vec<PathBuf>, BuildError> {
 }
 
 fn fatbin_literal(package: &str, name: &str, record: &Record) -> String {
-    let archs: String = record
-        .archs
-        .iter()
-        .map(|arch| arch_literal(*arch))
-        .collect();
+    let archs: String = record.archs.iter().map(|arch| arch_literal(*arch)).collect();
     let toolkit = record.nvcc.cuda().raw();
     let hash = record.sources;
     format!(

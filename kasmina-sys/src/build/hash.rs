@@ -23,8 +23,7 @@ impl Hash {
     /// Adds one field. Its length goes first, so that two fields never run into one another.
     #[must_use]
     pub fn field(self, bytes: &[u8]) -> Self {
-        self.add_raw(&(bytes.len() as u64).to_le_bytes())
-            .add_raw(bytes)
+        self.add_raw(&(bytes.len() as u64).to_le_bytes()).add_raw(bytes)
     }
 
     fn add_raw(self, bytes: &[u8]) -> Self {
@@ -63,18 +62,9 @@ mod tests {
     #[test]
     fn known_vectors() {
         // Test vectors of the reference implementation for FNV-1a, 128 bits.
-        assert_eq!(
-            Hash::of(b"").to_string(),
-            "6c62272e07bb014262b821756295c58d"
-        );
-        assert_eq!(
-            Hash::of(b"a").to_string(),
-            "d228cb696f1a8caf78912b704e4a8964"
-        );
-        assert_eq!(
-            Hash::of(b"foobar").to_string(),
-            "343e1662793c64bf6f0d3597ba446f18"
-        );
+        assert_eq!(Hash::of(b"").to_string(), "6c62272e07bb014262b821756295c58d");
+        assert_eq!(Hash::of(b"a").to_string(), "d228cb696f1a8caf78912b704e4a8964");
+        assert_eq!(Hash::of(b"foobar").to_string(), "343e1662793c64bf6f0d3597ba446f18");
     }
 
     #[test]
@@ -88,12 +78,9 @@ mod tests {
     fn text_round_trips() {
         let hash = Hash::of(b"kernel");
         assert_eq!(hash.to_string().parse(), Ok(hash));
-        for text in [
-            "",
-            "00",
-            "+2345678901234567890123456789012",
-            "zz345678901234567890123456789012",
-        ] {
+        for text in
+            ["", "00", "+2345678901234567890123456789012", "zz345678901234567890123456789012"]
+        {
             assert_eq!(text.parse::<Hash>(), Err(()));
         }
     }

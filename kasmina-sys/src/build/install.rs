@@ -8,11 +8,7 @@ use super::BuildError;
 use super::nvcc::{Environment, Nvcc, Origin, Release, ask_release};
 
 /// The release that is installed where none is found.
-pub const PINNED_RELEASE: Release = Release {
-    major: 13,
-    minor: 0,
-    patch: 88,
-};
+pub const PINNED_RELEASE: Release = Release { major: 13, minor: 0, patch: 88 };
 
 /// What has to be there for nvcc to compile: driver and assembler, its own headers, the optimizer, the runtime's headers
 /// and the C++ library. Each package counts its releases for itself.
@@ -38,11 +34,7 @@ pub(super) fn cache_folder(environment: &Environment) -> Result<PathBuf, BuildEr
 
 /// Where the pinned compiler lies under a cache folder.
 pub(super) fn installed_nvcc(cache: &Path) -> PathBuf {
-    installation(cache)
-        .join("nvidia")
-        .join("cu13")
-        .join("bin")
-        .join("nvcc")
+    installation(cache).join("nvidia").join("cu13").join("bin").join("nvcc")
 }
 
 fn installation(cache: &Path) -> PathBuf {
@@ -64,14 +56,8 @@ pub fn install_nvcc(
     let (place, nvcc) = (installation(&cache), installed_nvcc(&cache));
     if !nvcc.is_file() {
         fs::create_dir_all(&cache).map_err(BuildError::io(&cache))?;
-        let staging = cache.join(format!(
-            "cuda-{PINNED_RELEASE}.{}.partial",
-            std::process::id()
-        ));
-        progress(&format!(
-            "installing nvcc {PINNED_RELEASE} into {}",
-            place.display()
-        ));
+        let staging = cache.join(format!("cuda-{PINNED_RELEASE}.{}.partial", std::process::id()));
+        progress(&format!("installing nvcc {PINNED_RELEASE} into {}", place.display()));
         let outcome = pip_install(&staging).and_then(|()| move_into_place(&staging, &place, &nvcc));
         if outcome.is_err() {
             // Best effort: what stays behind is never taken for an installation.
@@ -84,46 +70,26 @@ pub fn install_nvcc(
         outcome,
         output: format!("remove {} and try again", place.display()),
     })?;
-    Ok(Nvcc {
-        path: nvcc,
-        release,
-        origin: Origin::Cache,
-    })
+    Ok(Nvcc { path: nvcc, release, origin: Origin::Cache })
 }
 
 fn pip_install(target: &Path) -> Result<(), BuildError> {
     let mut command = Command::new("python3");
     command
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ])
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
         // Wheels alone, and exactly these: nothing is built and nothing else is resolved.
-        .args([
-            "--only-binary=:all:",
-            "--no-deps",
-            "--no-compile",
-            "--target",
-        ])
+        .args(["--only-binary=:all:", "--no-deps", "--no-compile", "--target"])
         .arg(target)
         .args(PINNED_PACKAGES)
         .stdin(Stdio::null());
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let text = words
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ");
+    let text = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
     let failed = |outcome: String, output: String| BuildError::Install {
         command: text.clone(),
         outcome,
         output,
     };
-    let output = command
-        .output()
-        .map_err(|error| failed(error.to_string(), String::new()))?;
+    let output = command.output().map_err(|error| failed(error.to_string(), String::new()))?;
     if output.status.success() {
         return Ok(());
     }
@@ -139,10 +105,7 @@ fn move_into_place(staging: &Path, place: &Path, nvcc: &Path) -> Result<(), Buil
             let _ = fs::remove_dir_all(staging);
             Ok(())
         }
-        Err(source) => Err(BuildError::Io {
-            path: place.to_owned(),
-            source,
-        }),
+        Err(source) => Err(BuildError::Io { path: place.to_owned(), source }),
     }
 }
 
@@ -159,10 +122,7 @@ mod tests {
         };
         assert_eq!(folder(&[]), None);
         assert_eq!(folder(&[("HOME", "/h")]), Some("/h/.cache/kasmina".into()));
-        assert_eq!(
-            folder(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]),
-            Some("/x/kasmina".into())
-        );
+        assert_eq!(folder(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]), Some("/x/kasmina".into()));
         assert_eq!(
             folder(&[("XDG_CACHE_HOME", "/x"), ("KASMINA_CACHE_DIR", "/k")]),
             Some("/k".into())

@@ -22,20 +22,12 @@ impl Environment {
 
     /// A stated one.
     pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a OsStr)>) -> Self {
-        Self(
-            pairs
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-        )
+        Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
     }
 
     /// A variable's value; an empty one counts as unset.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
-        self.0
-            .get(OsStr::new(name))
-            .map(OsString::as_os_str)
-            .filter(|value| !value.is_empty())
+        self.0.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }
 }
 
@@ -79,11 +71,7 @@ pub struct Release {
 
 impl Release {
     /// The first that knows every architecture of `Arch::DEFAULT`.
-    pub const OLDEST: Self = Self {
-        major: 12,
-        minor: 8,
-        patch: 0,
-    };
+    pub const OLDEST: Self = Self { major: 12, minor: 8, patch: 0 };
 
     /// The release as the driver counts versions.
     pub fn cuda(self) -> CudaVersion {
@@ -93,11 +81,7 @@ impl Release {
     /// Reads `13.0.88`.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.').map(|part| part.parse::<u16>().ok());
-        let release = Self {
-            major: parts.next()??,
-            minor: parts.next()??,
-            patch: parts.next()??,
-        };
+        let release = Self { major: parts.next()??, minor: parts.next()??, patch: parts.next()?? };
         (parts.next().is_none() && release.minor < 100).then_some(release)
     }
 
@@ -159,42 +143,25 @@ pub fn find_nvcc(environment: &Environment) -> Result<Search, BuildError> {
             path: path.clone(),
             reason,
         })?;
-        let found = Some(Nvcc {
-            path,
-            release,
-            origin: Origin::Variable,
-        });
+        let found = Some(Nvcc { path, release, origin: Origin::Variable });
         return Ok(Search { found, passed_by });
     }
-    passed_by.push(PassedBy {
-        origin: Origin::Variable,
-        reason: "not set".into(),
-    });
+    passed_by.push(PassedBy { origin: Origin::Variable, reason: "not set".into() });
 
     for (origin, place) in places(environment) {
         let verdict = place.and_then(|path| {
             let release = ask_release(&path)?;
             suitable(release).map_err(|why| format!("{}: {why}", path.display()))?;
-            Ok(Nvcc {
-                path,
-                release,
-                origin,
-            })
+            Ok(Nvcc { path, release, origin })
         });
         match verdict {
             Ok(nvcc) => {
-                return Ok(Search {
-                    found: Some(nvcc),
-                    passed_by,
-                });
+                return Ok(Search { found: Some(nvcc), passed_by });
             }
             Err(reason) => passed_by.push(PassedBy { origin, reason }),
         }
     }
-    Ok(Search {
-        found: None,
-        passed_by,
-    })
+    Ok(Search { found: None, passed_by })
 }
 
 /// Each place after `KASMINA_NVCC` with the compiler it should have, or why it can have none.
@@ -202,16 +169,10 @@ fn places(environment: &Environment) -> Vec<(Origin, Result<PathBuf, String>)> {
     let home = |name| {
         let root = environment.get(name).ok_or_else(|| "not set".to_owned())?;
         let path = Path::new(root).join("bin").join("nvcc");
-        if path.is_file() {
-            Ok(path)
-        } else {
-            Err(format!("{} is not there", path.display()))
-        }
+        if path.is_file() { Ok(path) } else { Err(format!("{} is not there", path.display())) }
     };
     let on_path = || {
-        let folders = environment
-            .get("PATH")
-            .ok_or_else(|| "not set".to_owned())?;
+        let folders = environment.get("PATH").ok_or_else(|| "not set".to_owned())?;
         std::env::split_paths(folders)
             .map(|folder| folder.join("nvcc"))
             .find(|path| path.is_file())
@@ -220,11 +181,7 @@ fn places(environment: &Environment) -> Vec<(Origin, Result<PathBuf, String>)> {
     let cached = || {
         let folder = cache_folder(environment).map_err(|error| error.to_string())?;
         let path = installed_nvcc(&folder);
-        if path.is_file() {
-            Ok(path)
-        } else {
-            Err(format!("{} is not there", path.display()))
-        }
+        if path.is_file() { Ok(path) } else { Err(format!("{} is not there", path.display())) }
     };
     vec![
         (Origin::CudaHome, home("CUDA_HOME")),
@@ -237,10 +194,7 @@ fn places(environment: &Environment) -> Vec<(Origin, Result<PathBuf, String>)> {
 fn suitable(release: Release) -> Result<(), String> {
     let newest = super::PINNED_RELEASE;
     if release < Release::OLDEST {
-        return Err(format!(
-            "release {release} is older than {}",
-            Release::OLDEST
-        ));
+        return Err(format!("release {release} is older than {}", Release::OLDEST));
     }
     if release.cuda() > newest.cuda() {
         return Err(format!(
@@ -259,11 +213,7 @@ pub(super) fn ask_release(path: &Path) -> Result<Release, String> {
         .map_err(|error| format!("{} does not run: {error}", path.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
-        return Err(format!(
-            "`{} --version` failed ({})",
-            path.display(),
-            output.status
-        ));
+        return Err(format!("`{} --version` failed ({})", path.display(), output.status));
     }
     Release::in_output(&text)
         .ok_or_else(|| format!("`{} --version` names no release", path.display()))
@@ -277,14 +227,7 @@ mod tests {
     fn the_release_is_read_out_of_nvccs_own_words() {
         let text = "nvcc: NVIDIA (R) Cuda compiler driver\nBuilt on Wed_Aug_20\n\
                     Cuda compilation tools, release 13.0, V13.0.88\nBuild cuda_13.0.r13.0/compiler.1_0\n";
-        assert_eq!(
-            Release::in_output(text),
-            Some(Release {
-                major: 13,
-                minor: 0,
-                patch: 88
-            })
-        );
+        assert_eq!(Release::in_output(text), Some(Release { major: 13, minor: 0, patch: 88 }));
         for text in ["", "V13", "V13.0", "Vx.0.1", "V13.0.88.1", "release 13.0"] {
             assert_eq!(Release::in_output(text), None, "{text:?}");
         }

@@ -50,11 +50,7 @@ pub fn status(unit: &Unit) -> Result<Status, BuildError> {
     if !fatbin_path.is_file() {
         return Ok(Status::NotBuilt);
     }
-    let stale = |reason: &str| {
-        Ok(Status::Stale {
-            reason: reason.to_owned(),
-        })
-    };
+    let stale = |reason: &str| Ok(Status::Stale { reason: reason.to_owned() });
     if !record_path.is_file() {
         return stale("there is no record of how the fatbin was made");
     }
@@ -77,18 +73,13 @@ impl Record {
     pub fn to_text(&self) -> String {
         let mut text = format!("{FORMAT}\n");
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "sources {}\nfatbin {}\nnvcc {}",
-            self.sources, self.fatbin, self.nvcc
-        );
+        let _ =
+            writeln!(text, "sources {}\nfatbin {}\nnvcc {}", self.sources, self.fatbin, self.nvcc);
         for arch in &self.archs {
             let _ = writeln!(text, "arch {arch}");
         }
         for row in &self.resources {
-            let registers = row
-                .registers
-                .map_or_else(|| "-".to_owned(), |count| count.to_string());
+            let registers = row.registers.map_or_else(|| "-".to_owned(), |count| count.to_string());
             let _ = writeln!(
                 text,
                 "kernel {} {} {registers} {} {} {} {}",
@@ -122,13 +113,7 @@ impl Record {
                 _ => return None,
             }
         }
-        Some(Self {
-            sources: sources?,
-            fatbin: fatbin?,
-            nvcc: nvcc?,
-            archs,
-            resources,
-        })
+        Some(Self { sources: sources?, fatbin: fatbin?, nvcc: nvcc?, archs, resources })
     }
 }
 
@@ -140,11 +125,7 @@ fn parse_kernel(value: &str) -> Option<Resources> {
     Some(Resources {
         function: function.to_owned(),
         arch: arch.parse().ok()?,
-        registers: if registers == "-" {
-            None
-        } else {
-            Some(registers.parse().ok()?)
-        },
+        registers: if registers == "-" { None } else { Some(registers.parse().ok()?) },
         shared_bytes: shared.parse().ok()?,
         stack_bytes: stack.parse().ok()?,
         spill_stores: stores.parse().ok()?,
@@ -162,11 +143,7 @@ mod tests {
         Record {
             sources: Hash::of(b"s"),
             fatbin: Hash::of(b"f"),
-            nvcc: Release {
-                major: 13,
-                minor: 0,
-                patch: 88,
-            },
+            nvcc: Release { major: 13, minor: 0, patch: 88 },
             archs: Arch::DEFAULT.to_vec(),
             resources: vec![Resources {
                 function: "k".into(),
@@ -190,11 +167,7 @@ mod tests {
         let text = record().to_text();
         let head: Vec<&str> = text.lines().take(4).collect();
         for lines in 0..4 {
-            assert_eq!(
-                Record::parse(&head[..lines].join("\n")),
-                None,
-                "{lines} lines"
-            );
+            assert_eq!(Record::parse(&head[..lines].join("\n")), None, "{lines} lines");
         }
         assert_eq!(Record::parse(&text.replace("record 1", "record 2")), None);
         assert_eq!(Record::parse(&format!("{text}novelty x\n")), None);

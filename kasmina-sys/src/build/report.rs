@@ -39,10 +39,7 @@ pub fn parse_resources(output: &str) -> Vec<Resources> {
             .map_or(line, |rest| rest.trim_start_matches([' ', ':']));
         let line = line.trim();
         if let Some(rest) = line.strip_prefix("Compiling entry function '") {
-            arch = rest
-                .rsplit('\'')
-                .nth(1)
-                .and_then(|name| name.parse::<Arch>().ok());
+            arch = rest.rsplit('\'').nth(1).and_then(|name| name.parse::<Arch>().ok());
         } else if let Some(name) = line.strip_prefix("Function properties for ") {
             current = arch.map(|arch| {
                 found.push(Resources {

@@ -71,23 +71,12 @@ impl KernelSet {
         sources.sort();
         for source in sources {
             let name = plain_name(&source)?;
-            if set
-                .units
-                .iter()
-                .any(|unit| unit.name.eq_ignore_ascii_case(&name))
-            {
-                return Err(BuildError::DuplicateUnit {
-                    package: set.package,
-                    name,
-                });
+            if set.units.iter().any(|unit| unit.name.eq_ignore_ascii_case(&name)) {
+                return Err(BuildError::DuplicateUnit { package: set.package, name });
             }
             let mut files = BTreeMap::new();
             scan(&format!("{name}.cu"), &source, &set.include, &mut files)?;
-            set.units.push(Unit {
-                name,
-                source,
-                files,
-            });
+            set.units.push(Unit { name, source, files });
         }
         Ok(set)
     }
@@ -100,9 +89,7 @@ fn plain_name(path: &Path) -> Result<String, BuildError> {
         .and_then(|stem| stem.to_str())
         .filter(|stem| !stem.is_empty() && stem.chars().all(plain))
         .map(str::to_owned)
-        .ok_or_else(|| BuildError::BadName {
-            path: path.to_owned(),
-        })
+        .ok_or_else(|| BuildError::BadName { path: path.to_owned() })
 }
 
 /// Adds `path` and, through its quoted includes, everything below it that can be found.
@@ -128,10 +115,7 @@ fn scan(
     let own = path.parent().map(Path::to_owned).into_iter();
     let folders: Vec<PathBuf> = own.chain(include.iter().cloned()).collect();
     for header in quoted_includes(&String::from_utf8_lossy(&text)) {
-        let found = folders
-            .iter()
-            .map(|folder| folder.join(&header))
-            .find(|path| path.is_file());
+        let found = folders.iter().map(|folder| folder.join(&header)).find(|path| path.is_file());
         if let Some(found) = found {
             scan(&header, &found, include, files)?;
         }
@@ -143,11 +127,7 @@ fn scan(
 fn quoted_includes(text: &str) -> Vec<String> {
     text.lines()
         .filter_map(|line| {
-            let rest = line
-                .trim_start()
-                .strip_prefix('#')?
-                .trim_start()
-                .strip_prefix("include")?;
+            let rest = line.trim_start().strip_prefix('#')?.trim_start().strip_prefix("include")?;
             let (name, _) = rest.trim_start().strip_prefix('"')?.split_once('"')?;
             Some(name.to_owned())
         })

@@ -41,15 +41,8 @@ impl Fake {
             .arg(source)
             .output()
             .expect("the C compiler runs");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Self {
-            _folder: folder,
-            library,
-        }
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Self { _folder: folder, library }
     }
 
     pub(crate) fn load(&self) -> Result<&'static Driver, Unavailable> {
@@ -72,13 +65,7 @@ impl Fake {
             libc::dlclose(handle);
             value
         };
-        Counts {
-            resolved,
-            retained,
-            pushed,
-            allocated,
-            misused,
-        }
+        Counts { resolved, retained, pushed, allocated, misused }
     }
 }
 

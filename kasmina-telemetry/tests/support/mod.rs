@@ -6,11 +6,7 @@ use proptest::prelude::*;
 
 /// Two passes: the mean, then the deviations.
 pub(crate) fn chunk_stats(values: &[f32], dead_epsilon: f32) -> ChunkStats {
-    let finite: Vec<f64> = values
-        .iter()
-        .filter(|x| x.is_finite())
-        .map(|&x| f64::from(x))
-        .collect();
+    let finite: Vec<f64> = values.iter().filter(|x| x.is_finite()).map(|&x| f64::from(x)).collect();
     let n = finite.len() as u64;
     let mut stats = ChunkStats::EMPTY;
     stats.nonfinite = values.len() as u64 - n;
@@ -21,10 +17,7 @@ pub(crate) fn chunk_stats(values: &[f32], dead_epsilon: f32) -> ChunkStats {
     stats.n = n;
     stats.mean = mean;
     stats.m2 = finite.iter().map(|x| (x - mean) * (x - mean)).sum();
-    stats.dead = finite
-        .iter()
-        .filter(|x| x.abs() <= f64::from(dead_epsilon))
-        .count() as u64;
+    stats.dead = finite.iter().filter(|x| x.abs() <= f64::from(dead_epsilon)).count() as u64;
     stats.min = finite.iter().copied().fold(f64::INFINITY, f64::min) as f32;
     stats.max = finite.iter().copied().fold(f64::NEG_INFINITY, f64::max) as f32;
     stats
@@ -60,10 +53,7 @@ fn close(what: &str, got: f64, want: f64, bound: f64) -> Result<(), TestCaseErro
 
 /// Counts and extrema exact, mean and m2 within rounding.
 pub(crate) fn same_chunk(got: &ChunkStats, want: &ChunkStats) -> Result<(), TestCaseError> {
-    prop_assert_eq!(
-        (got.n, got.dead, got.nonfinite),
-        (want.n, want.dead, want.nonfinite)
-    );
+    prop_assert_eq!((got.n, got.dead, got.nonfinite), (want.n, want.dead, want.nonfinite));
     prop_assert_eq!((got.min, got.max), (want.min, want.max));
     same_moments((got.mean, got.m2), (want.mean, want.m2), want.n)
 }
@@ -73,12 +63,7 @@ pub(crate) fn same_chunk(got: &ChunkStats, want: &ChunkStats) -> Result<(), Test
 pub(crate) fn same_moments(got: (f64, f64), want: (f64, f64), n: u64) -> Result<(), TestCaseError> {
     let size = (want.1 / (n.max(1) as f64)).sqrt() + want.0.abs();
     close("mean", got.0, want.0, 1e-12 * size)?;
-    close(
-        "m2",
-        got.1,
-        want.1,
-        1e-6 * want.1 + 1e-28 * size * size * n as f64,
-    )
+    close("m2", got.1, want.1, 1e-6 * want.1 + 1e-28 * size * size * n as f64)
 }
 
 pub(crate) fn same_gradient(
@@ -87,12 +72,7 @@ pub(crate) fn same_gradient(
 ) -> Result<(), TestCaseError> {
     prop_assert_eq!((got.n, got.nonfinite), (want.n, want.nonfinite));
     prop_assert_eq!(got.max_abs, want.max_abs);
-    close(
-        "sum of squares",
-        got.sum_squares,
-        want.sum_squares,
-        1e-10 * want.sum_squares,
-    )?;
+    close("sum of squares", got.sum_squares, want.sum_squares, 1e-10 * want.sum_squares)?;
     same_moments((got.mean, got.m2), (want.mean, want.m2), want.n)
 }
 
@@ -142,10 +122,8 @@ pub(crate) struct Noise(pub(crate) u64);
 
 impl Noise {
     pub(crate) fn uniform(&mut self) -> f64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 11) as f64 / (1_u64 << 53) as f64
     }
 

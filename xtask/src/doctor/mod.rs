@@ -50,10 +50,7 @@ fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     }
     match &report.toolkit.found {
         Some(found) => writeln!(out, "toolkit     {found}")?,
-        None => writeln!(
-            out,
-            "toolkit     none; `cargo xtask build-kernels` installs one"
-        )?,
+        None => writeln!(out, "toolkit     none; `cargo xtask build-kernels` installs one")?,
     }
     for place in &report.toolkit.passed_by {
         writeln!(out, "            not from {place}")?;
@@ -75,30 +72,16 @@ fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn print_device(device: &DeviceReport, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(
-        out,
-        "device {:<4} {}",
-        device.ordinal,
-        text(&device.summary)
-    )?;
+    writeln!(out, "device {:<4} {}", device.ordinal, text(&device.summary))?;
     if let Some(uuid) = &device.uuid {
         writeln!(out, "            uuid        {}", text(uuid))?;
     }
     writeln!(out, "            kernels     {}", text(&device.code))?;
     writeln!(out, "            self-check  {}", text(&device.self_check))?;
     writeln!(out, "            TMA         {}", device.tma)?;
-    writeln!(
-        out,
-        "            load path   {} for {}",
-        text(&device.load_path),
-        device.load_shape
-    )?;
+    writeln!(out, "            load path   {} for {}", text(&device.load_path), device.load_shape)?;
     for rung in &device.passed_by {
-        writeln!(
-            out,
-            "                        not {}: {}",
-            rung.path, rung.reason
-        )?;
+        writeln!(out, "                        not {}: {}", rung.path, rung.reason)?;
     }
     Ok(())
 }

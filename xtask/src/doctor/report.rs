@@ -139,11 +139,7 @@ fn outcome<T, E: std::fmt::Display>(
 }
 
 fn describe_driver(driver: &Driver) -> String {
-    format!(
-        "for CUDA {}, from {}",
-        driver.version(),
-        driver.path().display()
-    )
+    format!("for CUDA {}, from {}", driver.version(), driver.path().display())
 }
 
 fn describe_device(info: &DeviceInfo) -> String {
@@ -173,16 +169,10 @@ fn examine_device(found: &DeviceProbe) -> DeviceReport {
     let tma = TmaSupport::detect(&device);
     let (load_path, passed_by) = match info {
         Some(info) => match LoadPath::select(&tma, info.capability, &SHAPE, None) {
-            Ok(selection) => (
-                Outcome::Found(selection.path.to_string()),
-                selection.passed_by,
-            ),
+            Ok(selection) => (Outcome::Found(selection.path.to_string()), selection.passed_by),
             Err(error) => (Outcome::Unavailable(error.to_string()), Vec::new()),
         },
-        None => (
-            Outcome::Unavailable("the capability is not known".to_owned()),
-            Vec::new(),
-        ),
+        None => (Outcome::Unavailable("the capability is not known".to_owned()), Vec::new()),
     };
     let check = self_check(device);
     DeviceReport {
@@ -201,39 +191,24 @@ fn examine_device(found: &DeviceProbe) -> DeviceReport {
         }),
         failed_self_check: matches!(check, Err(Error::SelfCheck { .. })),
         tma: tma.to_string(),
-        load_shape: format!(
-            "{} × {} {}, dense",
-            SHAPE.rows, SHAPE.columns, SHAPE.data_type
-        ),
+        load_shape: format!("{} × {} {}, dense", SHAPE.rows, SHAPE.columns, SHAPE.data_type),
         load_path,
         passed_by: passed_by
             .into_iter()
-            .map(|rung| RungReport {
-                path: rung.path.to_string(),
-                reason: rung.reason.to_string(),
-            })
+            .map(|rung| RungReport { path: rung.path.to_string(), reason: rung.reason.to_string() })
             .collect(),
     }
 }
 
 fn list(archs: &[Arch]) -> String {
-    archs
-        .iter()
-        .map(Arch::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+    archs.iter().map(Arch::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn examine_toolkit() -> ToolkitReport {
     match find_nvcc(&Environment::of_process()) {
         Ok(search) => ToolkitReport {
             found: search.found.map(|nvcc| {
-                format!(
-                    "nvcc {} from {}: {}",
-                    nvcc.release,
-                    nvcc.origin,
-                    nvcc.path.display()
-                )
+                format!("nvcc {} from {}: {}", nvcc.release, nvcc.origin, nvcc.path.display())
             }),
             passed_by: search
                 .passed_by
@@ -241,10 +216,7 @@ fn examine_toolkit() -> ToolkitReport {
                 .map(|place| format!("{}: {}", place.origin, place.reason))
                 .collect(),
         },
-        Err(error) => ToolkitReport {
-            found: None,
-            passed_by: vec![error.to_string()],
-        },
+        Err(error) => ToolkitReport { found: None, passed_by: vec![error.to_string()] },
     }
 }
 
@@ -264,18 +236,11 @@ fn examine_kernels() -> Vec<KernelReport> {
         return reports;
     };
     for (package, name, file) in kernel_files(&root) {
-        let known = reports
-            .iter_mut()
-            .find(|known| known.package == package && known.name == name);
+        let known = reports.iter_mut().find(|known| known.package == package && known.name == name);
         match known {
             Some(known) => known.file = Some(file),
             None => {
-                reports.push(KernelReport {
-                    package,
-                    name,
-                    file: Some(file),
-                    embedded: None,
-                });
+                reports.push(KernelReport { package, name, file: Some(file), embedded: None });
             }
         }
     }

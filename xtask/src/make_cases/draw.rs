@@ -64,11 +64,7 @@ impl Draw {
     pub fn new(seed: u64, index: u64, limits: Limits) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(index);
-        Self {
-            rng,
-            name: format!("made-{seed}-{index:04}"),
-            limits,
-        }
+        Self { rng, name: format!("made-{seed}-{index:04}"), limits }
     }
 
     /// The case.
@@ -118,9 +114,8 @@ impl Draw {
         let (rows, hidden, chunk) = self.sizes();
         let storage = self.pick(&Storage::ALL);
         let stability = self.stability(storage);
-        let seeds: Vec<Seed> = (0..hidden.div_ceil(chunk))
-            .map(|i| self.seed(chunk.min(hidden - i * chunk)))
-            .collect();
+        let seeds: Vec<Seed> =
+            (0..hidden.div_ceil(chunk)).map(|i| self.seed(chunk.min(hidden - i * chunk))).collect();
         let mut case = Case {
             name: self.name.clone(),
             rows,
@@ -130,11 +125,7 @@ impl Draw {
             dead_epsilon: self.pick(&[1e-8, 1e-8, 0.015_625]),
             x: Plane::from_values(storage, []),
             grad_y: Plane::from_values(storage, []),
-            expect: Expectation {
-                y: vec![],
-                grad_x: vec![],
-                seeds: vec![],
-            },
+            expect: Expectation { y: vec![], grad_x: vec![], seeds: vec![] },
             seeds,
         };
         case.x = self.input(&case, storage);
@@ -144,16 +135,10 @@ impl Draw {
 
     fn sizes(&mut self) -> (usize, usize, usize) {
         let most = self.limits.elements.max(1);
-        let chunk = self
-            .pick(&[1, 2, 3, 7, 8, 16, 17, 31, 48, 64, 100])
-            .min(most);
+        let chunk = self.pick(&[1, 2, 3, 7, 8, 16, 17, 31, 48, 64, 100]).min(most);
         let full = (most / chunk).clamp(1, 40);
         let seeds = self.rng.random_range(1..=full);
-        let short = if self.chance(0.5) {
-            self.rng.random_range(0..chunk)
-        } else {
-            0
-        };
+        let short = if self.chance(0.5) { self.rng.random_range(0..chunk) } else { 0 };
         let hidden = (chunk * seeds - short).max(chunk).min(most);
         let tallest = (most / hidden).clamp(1, 300);
         let rows = self.pick(&[1, 2, 7, 10, 33, 83, 128, 257]).min(tallest);
@@ -163,11 +148,7 @@ impl Draw {
     /// Bounds and ε are exact in f32, so that every precision means the same by them.
     fn stability(&mut self, storage: Storage) -> Stability {
         use StabilityMode::{Adaptive, Fast, Strict};
-        let wide = if storage == Storage::F16 {
-            60_000.0
-        } else {
-            1e6
-        };
+        let wide = if storage == Storage::F16 { 60_000.0 } else { 1e6 };
         let (lower, upper) = self.pick(&[(-wide, wide), (-wide, wide), (-1.5, 2.25)]);
         Stability {
             mode: self.pick(&[Fast, Adaptive, Strict]),
@@ -190,11 +171,7 @@ impl Draw {
             Kind::Bottleneck { activation },
             Kind::Dense { activation },
         ];
-        let kind = if !alive && self.chance(0.4) {
-            Kind::None
-        } else {
-            self.pick(&kinds)
-        };
+        let kind = if !alive && self.chance(0.4) { Kind::None } else { self.pick(&kinds) };
         let inner = match kind {
             Kind::ConvFilter => self.pick(&[1, 2, 3, 5, 9, MAX_TAPS]),
             _ => self.pick(&[1, 4, 8, 33]),
@@ -213,11 +190,7 @@ impl Draw {
                     let scale = shape.get(1).map_or(1.0, |n| (3.0 / *n as f64).sqrt());
                     let n = shape.iter().product();
                     let values = (0..n).map(|_| (scale * self.uniform()) as f32).collect();
-                    Tensor {
-                        name,
-                        shape,
-                        values,
-                    }
+                    Tensor { name, shape, values }
                 })
                 .collect(),
         }
@@ -228,21 +201,13 @@ impl Draw {
             .map(|_| {
                 let scale = self.pick(&[1.0, 1.0, 0.1, 30.0]);
                 let offset = self.pick(&[0.0, 0.0, 0.5, -0.5, 10.0, -10.0]);
-                if self.chance(0.05) {
-                    (0.0, 0.0)
-                } else {
-                    (scale, scale * offset)
-                }
+                if self.chance(0.05) { (0.0, 0.0) } else { (scale, scale * offset) }
             })
             .collect();
         let special = if self.chance(0.4) { 0.02 } else { 0.0 };
         // Fast mode does not keep f16 from overflowing either.
         let overflows = storage == Storage::F16 && case.stability.mode == StabilityMode::Fast;
-        let outlier = if self.chance(0.3) && !overflows {
-            0.01
-        } else {
-            0.0
-        };
+        let outlier = if self.chance(0.3) && !overflows { 0.01 } else { 0.0 };
         let values = (0..case.rows * case.hidden).map(|k| {
             let i = k % case.hidden / case.chunk;
             let (scale, offset) = columns[i];
@@ -258,11 +223,7 @@ impl Draw {
                     return special;
                 }
             }
-            if self.chance(outlier) {
-                1000.0 * plain
-            } else {
-                plain
-            }
+            if self.chance(outlier) { 1000.0 * plain } else { plain }
         });
         Plane::from_values(storage, values.collect::<Vec<_>>())
     }
@@ -271,16 +232,10 @@ impl Draw {
         // A reconstruction's tolerance has its floor in the gradient's norm, which it does not use.
         let reconstructs = |s: &Seed| s.objective == Some(Objective::Reconstruction);
         let seeds = case.seeds.iter();
-        let silent: Vec<bool> = seeds
-            .map(|s| self.chance(0.05) && !reconstructs(s))
-            .collect();
+        let silent: Vec<bool> = seeds.map(|s| self.chance(0.05) && !reconstructs(s)).collect();
         let values = (0..case.rows * case.hidden).map(|k| {
             let silent = silent[k % case.hidden / case.chunk];
-            if silent {
-                0.0
-            } else {
-                self.uniform() + self.uniform()
-            }
+            if silent { 0.0 } else { self.uniform() + self.uniform() }
         });
         Plane::from_values(storage, values.collect::<Vec<_>>())
     }
@@ -296,10 +251,7 @@ fn expect(case: &mut Case) -> Result<(), DrawError> {
         telemetry: s.telemetry,
         grad_stats: s.grad_stats,
     });
-    case.expect = Expectation {
-        y: outcome.y.values,
-        grad_x: outcome.grad_x.values,
-        seeds: seeds.collect(),
-    };
+    case.expect =
+        Expectation { y: outcome.y.values, grad_x: outcome.grad_x.values, seeds: seeds.collect() };
     Ok(())
 }

@@ -57,9 +57,7 @@ pub fn main(args: &Args) -> ExitCode {
 fn make(args: &Args) -> Result<(), MakeError> {
     let directory = &args.directory;
     std::fs::create_dir_all(directory).map_err(|e| failed(directory, e))?;
-    let limits = Limits {
-        elements: args.max_elements as usize,
-    };
+    let limits = Limits { elements: args.max_elements as usize };
     let mut bytes = 0;
     for index in 0..args.count {
         let case = Draw::new(args.seed, index as u64, limits).case()?;
@@ -75,8 +73,5 @@ fn make(args: &Args) -> Result<(), MakeError> {
 }
 
 fn failed(path: &Path, source: std::io::Error) -> MakeError {
-    MakeError::Write {
-        path: path.display().to_string(),
-        source,
-    }
+    MakeError::Write { path: path.display().to_string(), source }
 }

@@ -77,11 +77,7 @@ fn numbers(seed: &SeedOutcome) -> Vec<Named> {
 /// The first pair of numbers that are not the same bits; lengths count as numbers.
 fn differ(((name, a), (_, b)): (Named, Named)) -> Option<(String, f64, f64)> {
     if a.len() != b.len() {
-        return Some((
-            format!("{name}, number of values"),
-            a.len() as f64,
-            b.len() as f64,
-        ));
+        return Some((format!("{name}, number of values"), a.len() as f64, b.len() as f64));
     }
     let mut pairs = a.iter().zip(&b).enumerate();
     let (k, (a, b)) = pairs.find(|(_, (a, b))| a.to_bits() != b.to_bits())?;
@@ -124,28 +120,13 @@ mod tests {
         };
         let starts = |said: Vec<String>, part: &str| {
             assert_eq!(said.len(), 1, "{said:?}");
-            assert!(
-                said[0].starts_with(&format!("another way, {part}")),
-                "{said:?}"
-            );
+            assert!(said[0].starts_with(&format!("another way, {part}")), "{said:?}");
         };
         starts(said(|p| p.y.bits[0] ^= 1), "y[0, 0]");
         starts(said(|p| p.padding_kept = false), "elements written between");
-        starts(
-            said(|p| backward(p, &|g, _| g.bits[1] ^= 1)),
-            "grad_x[0, 1]",
-        );
-        starts(
-            said(|p| backward(p, &|_, s| s.telemetry[0] += 1.0)),
-            "seed 0 telemetry[0]",
-        );
-        starts(
-            said(|p| backward(p, &|_, s| s.grad_stats[2] += 1.0)),
-            "seed 0 gradient",
-        );
-        starts(
-            said(|p| backward(p, &|_, s| s.alpha = Some(-7.0))),
-            "seed 0 gradient of alpha",
-        );
+        starts(said(|p| backward(p, &|g, _| g.bits[1] ^= 1)), "grad_x[0, 1]");
+        starts(said(|p| backward(p, &|_, s| s.telemetry[0] += 1.0)), "seed 0 telemetry[0]");
+        starts(said(|p| backward(p, &|_, s| s.grad_stats[2] += 1.0)), "seed 0 gradient");
+        starts(said(|p| backward(p, &|_, s| s.alpha = Some(-7.0))), "seed 0 gradient of alpha");
     }
 }

@@ -52,24 +52,13 @@ fn oracle_outcome(case: &Case) -> Result<Outcome, kasmina_oracle::OracleError> {
     let backward = layer.backward(&x, &grad_y)?;
     let telemetry = layer.telemetry(&x, case.dead_epsilon)?;
     let grad_stats = layer.gradient_statistics(&grad_y)?;
-    let seeds = backward
-        .seeds
-        .into_iter()
-        .zip(telemetry.iter().zip(grad_stats));
+    let seeds = backward.seeds.into_iter().zip(telemetry.iter().zip(grad_stats));
     Ok(Outcome {
-        y: Output {
-            values: forward.y,
-            stored: None,
-        },
-        grad_x: Output {
-            values: backward.grad_x,
-            stored: None,
-        },
+        y: Output { values: forward.y, stored: None },
+        grad_x: Output { values: backward.grad_x, stored: None },
         seeds: seeds
             .map(|(seed, (telemetry, grad_stats))| SeedOutcome {
-                parameters: seed
-                    .parameters
-                    .map(|p| p.into_iter().map(|p| p.values).collect()),
+                parameters: seed.parameters.map(|p| p.into_iter().map(|p| p.values).collect()),
                 alpha: seed.alpha,
                 reconstruction: seed.reconstruction,
                 telemetry: telemetry.row(),

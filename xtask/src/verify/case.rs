@@ -134,19 +134,16 @@ impl Case {
         let x = file.plane("x", &matrix, None)?;
         let grad_y = file.plane("grad_y", &matrix, Some(x.storage))?;
         check_finite("grad_y", grad_y.values())?;
-        let chunk = file.number(
-            "chunk",
-            &format!("from 1 to hidden = {hidden}"),
-            |c: usize| (1..=hidden).contains(&c),
-        )?;
+        let chunk = file.number("chunk", &format!("from 1 to hidden = {hidden}"), |c: usize| {
+            (1..=hidden).contains(&c)
+        })?;
 
         let count = hidden.div_ceil(chunk);
         let entries = seeds::entries(file.text("seeds")?, count)?;
         let states = file.u8s("state", &[count])?;
         let alphas = file.f32s("alpha", &[count])?;
-        let seeds = seeds::seeds(&file, &entries, &states, &alphas, |i| {
-            chunk.min(hidden - i * chunk)
-        })?;
+        let seeds =
+            seeds::seeds(&file, &entries, &states, &alphas, |i| chunk.min(hidden - i * chunk))?;
         let expect = Expectation {
             y: file.f64s("expect.y", &matrix)?,
             grad_x: file.f64s("expect.grad_x", &matrix)?,
@@ -230,9 +227,8 @@ fn stability(file: &Container<'_>) -> Result<Stability, Problem> {
         epsilon: file.number("epsilon", NOT_NEGATIVE, not_negative)?,
         lower,
         upper: file.number("upper", &limit, |v: f64| v.is_finite() && v > lower)?,
-        sigmas: file.number("sigmas", "a finite number above 0", |v: f64| {
-            v.is_finite() && v > 0.0
-        })?,
+        sigmas: file
+            .number("sigmas", "a finite number above 0", |v: f64| v.is_finite() && v > 0.0)?,
     })
 }
 
@@ -240,14 +236,10 @@ fn check_format(found: &str) -> Result<(), Problem> {
     let version = found.strip_prefix(FORMAT_NAME).and_then(|v| v.parse().ok());
     match version {
         Some(FORMAT_VERSION) => Ok(()),
-        Some(found) if found > FORMAT_VERSION => Err(Problem::NewerFormat {
-            found,
-            supported: FORMAT_VERSION,
-        }),
-        _ => Err(Problem::Format {
-            found: shortened(found),
-            supported: FORMAT,
-        }),
+        Some(found) if found > FORMAT_VERSION => {
+            Err(Problem::NewerFormat { found, supported: FORMAT_VERSION })
+        }
+        _ => Err(Problem::Format { found: shortened(found), supported: FORMAT }),
     }
 }
 
@@ -260,10 +252,7 @@ fn read_limited(path: &Path) -> Result<Vec<u8>, Problem> {
     let length = bytes.len() as u64;
     if length > MAX_FILE_BYTES {
         let bytes = std::fs::metadata(path).map_or(length, |m| m.len().max(length));
-        return Err(Problem::FileTooLarge {
-            bytes,
-            limit: MAX_FILE_BYTES,
-        });
+        return Err(Problem::FileTooLarge { bytes, limit: MAX_FILE_BYTES });
     }
     Ok(bytes)
 }

@@ -47,9 +47,7 @@ impl<'data> Container<'data> {
     /// The metadata value of `key`.
     pub(super) fn text(&self, key: &'static str) -> Result<&str, Problem> {
         let value = self.metadata.get(key);
-        value
-            .map(String::as_str)
-            .ok_or(Problem::MissingMetadata { key })
+        value.map(String::as_str).ok_or(Problem::MissingMetadata { key })
     }
 
     /// The metadata value of `key` as a number that `ok` accepts.
@@ -71,9 +69,7 @@ impl<'data> Container<'data> {
     fn view(&self, name: &str) -> Result<TensorView<'data>, Problem> {
         self.asked.borrow_mut().insert(name.to_owned());
         let view = self.tensors.tensor(name);
-        view.map_err(|_| Problem::MissingTensor {
-            tensor: name.to_owned(),
-        })
+        view.map_err(|_| Problem::MissingTensor { tensor: name.to_owned() })
     }
 
     /// The shape of a tensor that must have `rank` dimensions, each at least 1.
@@ -99,11 +95,7 @@ impl<'data> Container<'data> {
     ) -> Result<&'data [u8], Problem> {
         let view = self.view(name)?;
         if view.dtype() != dtype {
-            return Err(Problem::Dtype {
-                tensor: name.to_owned(),
-                found: view.dtype(),
-                expected,
-            });
+            return Err(Problem::Dtype { tensor: name.to_owned(), found: view.dtype(), expected });
         }
         if view.shape() != shape {
             return Err(Problem::Shape {
@@ -187,17 +179,12 @@ impl<'data> Container<'data> {
 /// where overflow is checked.
 fn check_offsets(bytes: &[u8]) -> Result<(), Problem> {
     let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
-        return Err(Problem::Container(
-            safetensors::SafeTensorError::HeaderTooSmall,
-        ));
+        return Err(Problem::Container(safetensors::SafeTensorError::HeaderTooSmall));
     };
     let length = u64::from_le_bytes(*length);
     let header = usize::try_from(length).ok().and_then(|n| rest.get(..n));
     let Some(header) = header else {
-        return Err(Problem::HeaderLength {
-            length,
-            available: rest.len(),
-        });
+        return Err(Problem::HeaderLength { length, available: rest.len() });
     };
     let limit = (rest.len() - header.len()) as u64;
     let places: BTreeMap<String, Place> =
@@ -207,12 +194,7 @@ fn check_offsets(bytes: &[u8]) -> Result<(), Problem> {
             continue;
         };
         if start > end || end > limit {
-            return Err(Problem::Offsets {
-                tensor: shortened(&tensor),
-                start,
-                end,
-                limit,
-            });
+            return Err(Problem::Offsets { tensor: shortened(&tensor), start, end, limit });
         }
     }
     Ok(())
@@ -226,12 +208,9 @@ pub(super) fn check_finite(
     let found = values.into_iter().enumerate().find(|(_, v)| !v.is_finite());
     match found {
         None => Ok(()),
-        Some((index, value)) => Err(Problem::Value {
-            tensor: name.to_owned(),
-            index,
-            value,
-            limit: "finite",
-        }),
+        Some((index, value)) => {
+            Err(Problem::Value { tensor: name.to_owned(), index, value, limit: "finite" })
+        }
     }
 }
 

@@ -127,33 +127,16 @@ fn run<T: Word>(case: &Case) -> Result<Outcome, BackendError> {
     let padded = two_matrices::<T>(case, PADDING).map_err(failed("run over padded rows"))?;
     let in_place = in_place::<T>(case).map_err(failed("run in place"))?;
     let mut disagreements = Vec::new();
-    compare(
-        case,
-        "over padded rows",
-        &plain,
-        &padded,
-        &mut disagreements,
-    );
+    compare(case, "over padded rows", &plain, &padded, &mut disagreements);
     compare(case, "in place", &plain, &in_place, &mut disagreements);
-    let (grad_x, seeds) = plain.backward.ok_or_else(|| {
-        failed("run backward")(core::Error::Zero {
-            what: "backward passes",
-        })
-    })?;
-    Ok(Outcome {
-        y: Output::stored(plain.y),
-        grad_x: Output::stored(grad_x),
-        seeds,
-        disagreements,
-    })
+    let (grad_x, seeds) = plain
+        .backward
+        .ok_or_else(|| failed("run backward")(core::Error::Zero { what: "backward passes" }))?;
+    Ok(Outcome { y: Output::stored(plain.y), grad_x: Output::stored(grad_x), seeds, disagreements })
 }
 
 fn failed(step: &'static str) -> impl Fn(core::Error) -> BackendError {
-    move |error| BackendError {
-        backend: Cpu.name(),
-        step,
-        source: Box::new(error),
-    }
+    move |error| BackendError { backend: Cpu.name(), step, source: Box::new(error) }
 }
 
 /// Forward from x to y and backward from dL/dy to dL/dx, all rows padded alike.
@@ -197,11 +180,7 @@ fn in_place<T: Word>(case: &Case) -> core::Result<Pass> {
         padding_kept &= kept;
         backward = Some((grad_x, outcomes(case, &layer)));
     }
-    Ok(Pass {
-        y,
-        backward,
-        padding_kept,
-    })
+    Ok(Pass { y, backward, padding_kept })
 }
 
 fn layer(case: &Case) -> core::Result<Layer> {
@@ -251,13 +230,10 @@ fn initial(seed: &Seed) -> core::Result<InitialSeed> {
         Kind::AttentionHead => Blueprint::AttentionHead,
         Kind::MlpExpansion => Blueprint::MlpExpansion,
         Kind::ConvFilter => Blueprint::ConvFilter { taps: inner },
-        Kind::Bottleneck { activation } => Blueprint::Bottleneck {
-            width: inner,
-            activation: activation_of(activation),
-        },
-        Kind::Dense { activation } => Blueprint::Dense {
-            activation: activation_of(activation),
-        },
+        Kind::Bottleneck { activation } => {
+            Blueprint::Bottleneck { width: inner, activation: activation_of(activation) }
+        }
+        Kind::Dense { activation } => Blueprint::Dense { activation: activation_of(activation) },
     });
     let tensors = seed.parameters.iter().map(|t| t.values.clone());
     initial.parameters = first.is_some().then(|| tensors.collect());
@@ -286,9 +262,7 @@ fn outcomes(case: &Case, layer: &Layer) -> Vec<SeedOutcome> {
                 let named = |name| found.iter().find(|(n, _)| *n == name);
                 let widen = |v: &[f32]| v.iter().map(|v| f64::from(*v)).collect();
                 let tensors = seed.parameters.iter();
-                tensors
-                    .map(|t| named(t.name).map_or(vec![], |(_, v)| widen(v)))
-                    .collect()
+                tensors.map(|t| named(t.name).map_or(vec![], |(_, v)| widen(v))).collect()
             }),
             alpha: layer.alpha_gradient(i).map(f64::from),
             reconstruction: layer.reconstruction_loss(i),

@@ -66,12 +66,7 @@ impl RawFile {
         shape: &[usize],
         bytes: Vec<u8>,
     ) {
-        self.tensors.push(RawTensor {
-            name: name.into(),
-            dtype,
-            shape: shape.to_vec(),
-            bytes,
-        });
+        self.tensors.push(RawTensor { name: name.into(), dtype, shape: shape.to_vec(), bytes });
     }
 
     fn f32s(&mut self, name: impl Into<String>, shape: &[usize], values: &[f32]) {
@@ -95,10 +90,7 @@ impl Case {
     /// The case as metadata and tensors, for tests that damage it first.
     #[must_use]
     pub fn raw(&self) -> RawFile {
-        let mut file = RawFile {
-            metadata: self.metadata(),
-            tensors: vec![],
-        };
+        let mut file = RawFile { metadata: self.metadata(), tensors: vec![] };
         let matrix = [self.rows, self.hidden];
         let count = self.seeds.len();
         let storage = match self.x.storage {

@@ -152,9 +152,6 @@ impl Problem {
     /// This problem, of that file.
     #[must_use]
     pub fn in_file(self, file: &str) -> CaseError {
-        CaseError {
-            file: file.to_owned(),
-            problem: self,
-        }
+        CaseError { file: file.to_owned(), problem: self }
     }
 }

@@ -39,10 +39,7 @@ impl Output {
     /// A stored matrix.
     #[must_use]
     pub fn stored(plane: Plane) -> Self {
-        Self {
-            values: plane.values(),
-            stored: Some(plane),
-        }
+        Self { values: plane.values(), stored: Some(plane) }
     }
 
     /// Whether element `i` is a copy of that of `source`, bit for bit.
@@ -99,13 +96,7 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            what,
-            computed,
-            expected,
-            bound,
-            ..
-        } = self;
+        let Self { what, computed, expected, bound, .. } = self;
         write!(f, "{what}: is {computed:e}, expected {expected:e} ")?;
         if *bound == 0.0 {
             write!(f, "exactly")
@@ -174,13 +165,7 @@ impl Verdict {
                 self.worst_at.clone_from(&what);
             }
             if failed {
-                self.failures.push(Failure {
-                    what,
-                    computed,
-                    expected,
-                    bound,
-                    ratio,
-                });
+                self.failures.push(Failure { what, computed, expected, bound, ratio });
             }
         }
         failed
@@ -195,11 +180,7 @@ impl Verdict {
         bound: f64,
     ) -> bool {
         let same = computed == expected || computed.is_nan() && expected.is_nan();
-        let error = if same {
-            0.0
-        } else {
-            (computed - expected).abs()
-        };
+        let error = if same { 0.0 } else { (computed - expected).abs() };
         let bound = if expected.is_finite() { bound } else { 0.0 };
         self.note(what, computed, expected, error, bound)
     }
@@ -259,10 +240,7 @@ impl Sanitized {
         let raw = case.x.values();
         let bounds = stability::bounds(&case.stability, &raw);
         let clean = |x| stability::sanitize_input(&case.stability, bounds, x).value;
-        Self {
-            x: raw.into_iter().map(clean).collect(),
-            g: case.grad_y.values(),
-        }
+        Self { x: raw.into_iter().map(clean).collect(), g: case.grad_y.values() }
     }
 
     /// ‖g‖·‖x‖ over one chunk's finite elements.
@@ -297,17 +275,9 @@ fn judge_chunk(
     expected: &[f64],
 ) {
     let t = element_tolerance(case.x.storage);
-    let finite = || {
-        elements(case, i)
-            .map(|k| expected[k])
-            .filter(|v| v.is_finite())
-    };
+    let finite = || elements(case, i).map(|k| expected[k]).filter(|v| v.is_finite());
     let count = finite().count();
-    let rms = if count == 0 {
-        0.0
-    } else {
-        norm(finite()) / (count as f64).sqrt()
-    };
+    let rms = if count == 0 { 0.0 } else { norm(finite()) / (count as f64).sqrt() };
     let mut failed = 0;
     for k in elements(case, i) {
         let (a, e) = (output.values[k], expected[k]);
@@ -358,9 +328,7 @@ fn judge_gradients(
                 let error = norm(a.iter().zip(e).map(|(a, e)| a - e));
                 // The element that is furthest out stands for the tensor in the message.
                 let off = |k: &usize| (a[*k] - e[*k]).abs();
-                let k = (0..e.len())
-                    .max_by(|p, q| off(p).total_cmp(&off(q)))
-                    .unwrap_or(0);
+                let k = (0..e.len()).max_by(|p, q| off(p).total_cmp(&off(q))).unwrap_or(0);
                 let (at, told) = (a.get(k), e.get(k));
                 let what = || format!("seed {i} {name}, norm of the error, furthest out at [{k}],");
                 let (at, told) = (at.copied().unwrap_or(0.0), told.copied().unwrap_or(0.0));

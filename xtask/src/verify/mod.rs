@@ -137,10 +137,8 @@ fn unavailable(found: Result<(), Unavailable>) -> String {
 /// # Errors
 /// A path that cannot be read, or no file at all.
 pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, VerifyError> {
-    let failed = |path: &Path, source| VerifyError::Path {
-        path: path.display().to_string(),
-        source,
-    };
+    let failed =
+        |path: &Path, source| VerifyError::Path { path: path.display().to_string(), source };
     let mut files = Vec::new();
     for path in paths {
         let metadata = std::fs::metadata(path).map_err(|e| failed(path, e))?;

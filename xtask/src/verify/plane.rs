@@ -77,10 +77,9 @@ impl Plane {
                 .chunks_exact(4)
                 .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
                 .collect(),
-            Storage::F16 | Storage::Bf16 => bytes
-                .chunks_exact(2)
-                .map(|b| u32::from(u16::from_le_bytes([b[0], b[1]])))
-                .collect(),
+            Storage::F16 | Storage::Bf16 => {
+                bytes.chunks_exact(2).map(|b| u32::from(u16::from_le_bytes([b[0], b[1]]))).collect()
+            }
         };
         Self { storage, bits }
     }
@@ -97,9 +96,7 @@ impl Plane {
     pub fn to_le_bytes(&self) -> Vec<u8> {
         let size = self.storage.size();
         let words = self.bits.iter();
-        words
-            .flat_map(|w| w.to_le_bytes().into_iter().take(size))
-            .collect()
+        words.flat_map(|w| w.to_le_bytes().into_iter().take(size)).collect()
     }
 
     /// The values, widened without loss.
@@ -116,10 +113,7 @@ mod tests {
     #[test]
     fn every_sixteen_bit_pattern_survives() {
         for storage in [Storage::F16, Storage::Bf16] {
-            let plane = Plane {
-                storage,
-                bits: (0..=0xffff).collect(),
-            };
+            let plane = Plane { storage, bits: (0..=0xffff).collect() };
             assert_eq!(Plane::from_le_bytes(storage, &plane.to_le_bytes()), plane);
             let again = Plane::from_values(storage, plane.values());
             for (bits, again) in plane.bits.iter().zip(again.bits) {

@@ -75,12 +75,8 @@ impl Entry {
             "attention_head" => simple(Kind::AttentionHead),
             "mlp_expansion" => simple(Kind::MlpExpansion),
             "conv_filter" => simple(Kind::ConvFilter),
-            "bottleneck" => Ok(Kind::Bottleneck {
-                activation: activation()?,
-            }),
-            "dense" => Ok(Kind::Dense {
-                activation: activation()?,
-            }),
+            "bottleneck" => Ok(Kind::Bottleneck { activation: activation()? }),
+            "dense" => Ok(Kind::Dense { activation: activation()? }),
             other => Err(wrong(
                 seed,
                 "kind",
@@ -94,12 +90,7 @@ impl Entry {
         let training = state == lifecycle::TRAINING;
         match (&self.objective, training) {
             (None, false) => Ok(None),
-            (None, true) => Err(wrong(
-                seed,
-                "objective",
-                "absent",
-                "given for a TRAINING seed",
-            )),
+            (None, true) => Err(wrong(seed, "objective", "absent", "given for a TRAINING seed")),
             (Some(name), _) => {
                 let found = OBJECTIVES.iter().find(|(known, _)| known == name);
                 let Some((_, objective)) = found else {
@@ -113,12 +104,7 @@ impl Entry {
 }
 
 fn wrong(seed: usize, field: &'static str, value: &str, limit: &str) -> Problem {
-    Problem::Seed {
-        seed,
-        field,
-        value: shortened(value),
-        limit: limit.to_owned(),
-    }
+    Problem::Seed { seed, field, value: shortened(value), limit: limit.to_owned() }
 }
 
 /// The metadata's `seeds`, one entry for each of `count` chunks.
@@ -200,11 +186,7 @@ fn parameters(
         .into_iter()
         .map(|(name, shape)| {
             let values = file.f32s(&format!("seed{i}.{name}"), &shape)?;
-            Ok(Tensor {
-                name,
-                shape,
-                values,
-            })
+            Ok(Tensor { name, shape, values })
         })
         .collect()
 }
@@ -263,12 +245,8 @@ pub(super) fn expectations(
             )?,
             ..SeedExpectation::default()
         };
-        expectation
-            .telemetry
-            .copy_from_slice(&telemetry[i * 7..i * 7 + 7]);
-        expectation
-            .grad_stats
-            .copy_from_slice(&grad_stats[i * 3..i * 3 + 3]);
+        expectation.telemetry.copy_from_slice(&telemetry[i * 7..i * 7 + 7]);
+        expectation.grad_stats.copy_from_slice(&grad_stats[i * 3..i * 3 + 3]);
         expectations.push(expectation);
     }
     Ok(expectations)

@@ -123,11 +123,7 @@ impl Report {
             "result",
         ]);
         for row in &self.rows {
-            let result = if row.failures.is_empty() {
-                "passed"
-            } else {
-                "FAILED"
-            };
+            let result = if row.failures.is_empty() { "passed" } else { "FAILED" };
             table.add_row([
                 &row.name,
                 &row.backend,

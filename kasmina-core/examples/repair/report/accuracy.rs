@@ -51,54 +51,28 @@ const ORDER: [Arm; 9] = [
 pub(super) fn figure(results: &Results) -> Result<String> {
     let bottom = TOP + ROW * ORDER.len() as f64;
     let all = results.arms.iter().flat_map(|arm| &arm.accuracies).copied();
-    let least = all
-        .chain(results.arms.iter().map(|arm| arm.interval.low))
-        .fold(1.0, f64::min);
+    let least = all.chain(results.arms.iter().map(|arm| arm.interval.low)).fold(1.0, f64::min);
     let scales = [
-        Scale {
-            from: ((least * 5.0).floor() / 5.0).max(0.0),
-            place: WHOLE,
-            step: 0.2,
-        },
-        Scale {
-            from: UPPER_END,
-            place: ENLARGED,
-            step: 0.05,
-        },
+        Scale { from: ((least * 5.0).floor() / 5.0).max(0.0), place: WHOLE, step: 0.2 },
+        Scale { from: UPPER_END, place: ENLARGED, step: 0.05 },
     ];
-    picture(
-        (WIDTH, bottom + 42.0),
-        "Test accuracy of every arm",
-        |canvas| {
-            for scale in &scales {
-                axis(canvas, scale, bottom)?;
+    picture((WIDTH, bottom + 42.0), "Test accuracy of every arm", |canvas| {
+        for scale in &scales {
+            axis(canvas, scale, bottom)?;
+        }
+        let title = (ENLARGED.0, TOP - 16.0);
+        canvas.text(title, "the upper end, enlarged", 12.0, Tone::Muted, Align::Left)?;
+        canvas.text((WIDTH - 56.0, TOP - 16.0), "mean", 12.0, Tone::Muted, Align::Middle)?;
+        for (index, arm) in ORDER.into_iter().enumerate() {
+            let y = TOP + ROW * (index as f64 + 0.5);
+            if arm == Arm::Kasmina {
+                let band = ((0.0, y - ROW / 2.0), (WIDTH, y + ROW / 2.0));
+                canvas.rectangle(band.0, band.1, Tone::Accent, 0.09)?;
             }
-            let title = (ENLARGED.0, TOP - 16.0);
-            canvas.text(
-                title,
-                "the upper end, enlarged",
-                12.0,
-                Tone::Muted,
-                Align::Left,
-            )?;
-            canvas.text(
-                (WIDTH - 56.0, TOP - 16.0),
-                "mean",
-                12.0,
-                Tone::Muted,
-                Align::Middle,
-            )?;
-            for (index, arm) in ORDER.into_iter().enumerate() {
-                let y = TOP + ROW * (index as f64 + 0.5);
-                if arm == Arm::Kasmina {
-                    let band = ((0.0, y - ROW / 2.0), (WIDTH, y + ROW / 2.0));
-                    canvas.rectangle(band.0, band.1, Tone::Accent, 0.09)?;
-                }
-                row(canvas, results.arm(arm), y, &scales)?;
-            }
-            Ok(())
-        },
-    )
+            row(canvas, results.arm(arm), y, &scales)?;
+        }
+        Ok(())
+    })
 }
 
 fn axis(canvas: &Canvas<'_>, scale: &Scale, bottom: f64) -> Result<()> {
@@ -132,9 +106,7 @@ fn row(canvas: &Canvas<'_>, summary: &ArmSummary, y: f64, scales: &[Scale]) -> R
         canvas.text(label, &name, 14.0, Tone::Ink, Align::Right)?;
         canvas.text(value, &mean, 15.0, Tone::Ink, Align::Middle)?;
     }
-    scales
-        .iter()
-        .try_for_each(|scale| marks(canvas, summary, y, scale, tone))
+    scales.iter().try_for_each(|scale| marks(canvas, summary, y, scale, tone))
 }
 
 /// The dots, the interval and the mean, as far as the scale covers them.

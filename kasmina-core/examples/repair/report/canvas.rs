@@ -14,10 +14,7 @@ use plotters::style::{Color, FontStyle, IntoFont, TextStyle};
 /// Draws an element; plotters' own error borrows the canvas, so only its text goes on.
 macro_rules! draw {
     ($canvas:expr, $element:expr) => {
-        $canvas
-            .area
-            .draw(&$element)
-            .map_err(|error| anyhow!("cannot draw: {error}"))
+        $canvas.area.draw(&$element).map_err(|error| anyhow!("cannot draw: {error}"))
     };
 }
 
@@ -68,16 +65,9 @@ impl Tone {
     }
 
     fn all() -> impl Iterator<Item = Self> {
-        [
-            Self::Ink,
-            Self::Muted,
-            Self::Grid,
-            Self::Accent,
-            Self::Warm,
-            Self::Paper,
-        ]
-        .into_iter()
-        .chain(State::ALL.into_iter().map(Self::State))
+        [Self::Ink, Self::Muted, Self::Grid, Self::Accent, Self::Warm, Self::Paper]
+            .into_iter()
+            .chain(State::ALL.into_iter().map(Self::State))
     }
 }
 
@@ -102,21 +92,13 @@ pub(super) fn picture(
 ) -> Result<String> {
     let mut svg = String::new();
     let size = ((width * UNITS) as u32, (height * UNITS) as u32);
-    let canvas = Canvas {
-        area: SVGBackend::with_string(&mut svg, size).into_drawing_area(),
-    };
+    let canvas = Canvas { area: SVGBackend::with_string(&mut svg, size).into_drawing_area() };
     draw(&canvas)?;
-    canvas
-        .area
-        .present()
-        .map_err(|error| anyhow!("cannot draw: {error}"))?;
+    canvas.area.present().map_err(|error| anyhow!("cannot draw: {error}"))?;
     drop(canvas);
     for tone in Tone::all() {
         let RGBColor(r, g, b) = tone.marker();
-        svg = svg.replace(
-            &format!("\"#{r:02X}{g:02X}{b:02X}\""),
-            &format!("\"{}\"", tone.css()),
-        );
+        svg = svg.replace(&format!("\"#{r:02X}{g:02X}{b:02X}\""), &format!("\"{}\"", tone.css()));
     }
     let fixed = format!("<svg width=\"{}\" height=\"{}\"", size.0, size.1);
     let fluid = format!("<svg role=\"img\" aria-label=\"{description}\"");
@@ -214,13 +196,9 @@ impl Canvas<'_> {
             Align::Middle => HPos::Center,
             Align::Right => HPos::Right,
         };
-        let font = ("sans-serif", size * UNITS * FONT_SIZE)
-            .into_font()
-            .style(weight);
+        let font = ("sans-serif", size * UNITS * FONT_SIZE).into_font().style(weight);
         let color = tone.marker();
-        let style = TextStyle::from(font)
-            .color(&color)
-            .pos(Pos::new(horizontal, VPos::Center));
+        let style = TextStyle::from(font).color(&color).pos(Pos::new(horizontal, VPos::Center));
         draw!(self, Text::new(text.to_owned(), at(point), style))
     }
 }

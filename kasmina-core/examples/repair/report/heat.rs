@@ -57,13 +57,7 @@ pub(super) fn figure(life: &Life) -> Result<String> {
         canvas.text(point, "the sensors drift", 12.0, Tone::Warm, Align::Left)?;
         for (index, statistic) in STATISTICS.iter().enumerate() {
             let top = TOP + (block + GAP) * index as f64;
-            canvas.bold(
-                (LEFT, top - 13.0),
-                statistic.name,
-                12.5,
-                Tone::Ink,
-                Align::Left,
-            )?;
+            canvas.bold((LEFT, top - 13.0), statistic.name, 12.5, Tone::Ink, Align::Left)?;
             rows(canvas, life, statistic, top, &x)?;
             key(canvas, statistic, top)?;
             canvas.dashed((accident, top), (accident, top + block), Tone::Warm)?;
@@ -72,13 +66,7 @@ pub(super) fn figure(life: &Life) -> Result<String> {
             let point = (x(epoch as f64), bottom + 16.0);
             canvas.text(point, &epoch.to_string(), 12.0, Tone::Muted, Align::Middle)?;
         }
-        canvas.text(
-            (LEFT, bottom + 34.0),
-            "epoch",
-            12.0,
-            Tone::Muted,
-            Align::Left,
-        )
+        canvas.text((LEFT, bottom + 34.0), "epoch", 12.0, Tone::Muted, Align::Left)
     })
 }
 
@@ -89,10 +77,7 @@ fn rows(
     top: f64,
     x: &dyn Fn(f64) -> f64,
 ) -> Result<()> {
-    let chunks = life
-        .epochs
-        .first()
-        .map_or(0, |epoch| epoch.deviations.len());
+    let chunks = life.epochs.first().map_or(0, |epoch| epoch.deviations.len());
     for chunk in 0..chunks {
         let (high, low) = (top + ROW * chunk as f64, top + ROW * (chunk + 1) as f64);
         let (point, label) = ((LEFT - 14.0, (high + low) / 2.0), format!("chunk {chunk}"));
@@ -120,20 +105,9 @@ fn key(canvas: &Canvas<'_>, statistic: &Statistic, top: f64) -> Result<()> {
     for index in 0..10 {
         let from = left + step * f64::from(index);
         let strength = (f64::from(index) + 0.5) / 10.0;
-        canvas.rectangle(
-            (from, top + 1.0),
-            (from + step, top + 13.0),
-            Tone::Warm,
-            strength,
-        )?;
+        canvas.rectangle((from, top + 1.0), (from + step, top + 13.0), Tone::Warm, strength)?;
     }
     canvas.text((left, top + 26.0), "none", 12.0, Tone::Muted, Align::Left)?;
     let right = left + step * 10.0;
-    canvas.text(
-        (right, top + 26.0),
-        statistic.full_label,
-        12.0,
-        Tone::Muted,
-        Align::Right,
-    )
+    canvas.text((right, top + 26.0), statistic.full_label, 12.0, Tone::Muted, Align::Right)
 }

@@ -31,13 +31,7 @@ pub(super) fn figure(life: &Life, seed: usize) -> Result<String> {
             let point = (x(epoch as f64), ALPHA.1 + 15.0);
             canvas.text(point, &epoch.to_string(), 12.0, Tone::Muted, Align::Middle)?;
         }
-        canvas.text(
-            (LEFT, ALPHA.1 + 33.0),
-            "epoch",
-            12.0,
-            Tone::Muted,
-            Align::Left,
-        )
+        canvas.text((LEFT, ALPHA.1 + 33.0), "epoch", 12.0, Tone::Muted, Align::Left)
     })
 }
 
@@ -65,11 +59,7 @@ fn states(
         let middle = (from + to) / 2.0;
         let height = STATES - 10.0 - 16.0 * f64::from(level);
         if level > 0 {
-            canvas.line(
-                &[(middle, height + 8.0), (middle, STATES)],
-                Tone::Muted,
-                0.75,
-            )?;
+            canvas.line(&[(middle, height + 8.0), (middle, STATES)], Tone::Muted, 0.75)?;
         }
         canvas.text((middle, height), &name, 11.5, Tone::Muted, Align::Middle)?;
     }
@@ -78,19 +68,13 @@ fn states(
 
 fn losses(canvas: &Canvas<'_>, epochs: &[Epoch], x: &dyn Fn(f64) -> f64) -> Result<()> {
     let positive = |loss: f64| (loss.is_finite() && loss > 0.0).then_some(loss);
-    let all = epochs.iter().flat_map(|epoch| {
-        [
-            Some(epoch.held_back),
-            Some(epoch.counterfactual),
-            epoch.training_loss,
-        ]
-    });
+    let all = epochs
+        .iter()
+        .flat_map(|epoch| [Some(epoch.held_back), Some(epoch.counterfactual), epoch.training_loss]);
     let (low, high) = all
         .flatten()
         .filter_map(positive)
-        .fold((f64::INFINITY, 0.0f64), |(low, high), loss| {
-            (low.min(loss), high.max(loss))
-        });
+        .fold((f64::INFINITY, 0.0f64), |(low, high), loss| (low.min(loss), high.max(loss)));
     let (low, high) = (low.log10().floor(), high.log10().ceil());
     let y = |loss: f64| LOSS.1 - (loss.log10() - low) / (high - low) * (LOSS.1 - LOSS.0);
     for power in low as i32..=high as i32 {
@@ -99,28 +83,12 @@ fn losses(canvas: &Canvas<'_>, epochs: &[Epoch], x: &dyn Fn(f64) -> f64) -> Resu
         let label = (LEFT - 10.0, y(loss));
         canvas.text(label, &loss.to_string(), 12.0, Tone::Muted, Align::Right)?;
     }
-    canvas.text(
-        (LEFT - 10.0, LOSS.0 - 22.0),
-        "loss",
-        12.0,
-        Tone::Muted,
-        Align::Right,
-    )?;
+    canvas.text((LEFT - 10.0, LOSS.0 - 22.0), "loss", 12.0, Tone::Muted, Align::Right)?;
     type Series = (fn(&Epoch) -> Option<f64>, Tone, f64, &'static str);
     let series: [Series; 3] = [
-        (
-            |epoch| Some(epoch.counterfactual),
-            Tone::Warm,
-            2.0,
-            "held-back, without seed",
-        ),
+        (|epoch| Some(epoch.counterfactual), Tone::Warm, 2.0, "held-back, without seed"),
         (|epoch| epoch.training_loss, Tone::Muted, 1.5, "training"),
-        (
-            |epoch| Some(epoch.held_back),
-            Tone::Accent,
-            2.5,
-            "held-back, as served",
-        ),
+        (|epoch| Some(epoch.held_back), Tone::Accent, 2.5, "held-back, as served"),
     ];
     for (value, tone, width, name) in series {
         let mut points: Vec<(f64, f64)> = Vec::new();
@@ -150,12 +118,7 @@ fn alpha(canvas: &Canvas<'_>, epochs: &[Epoch], x: &dyn Fn(f64) -> f64) -> Resul
         canvas.text(label, &tick.to_string(), 12.0, Tone::Muted, Align::Right)?;
     }
     let points: Vec<(f64, f64)> = std::iter::once((x(0.0), y(0.0)))
-        .chain(
-            epochs
-                .iter()
-                .enumerate()
-                .map(|(i, e)| (x(i as f64 + 1.0), y(e.alpha.into()))),
-        )
+        .chain(epochs.iter().enumerate().map(|(i, e)| (x(i as f64 + 1.0), y(e.alpha.into()))))
         .collect();
     let mut area = points.clone();
     area.extend([(x(epochs.len() as f64), y(0.0)), (x(0.0), y(0.0))]);

@@ -35,9 +35,7 @@ pub(crate) fn render(results: &Results, device: &Device, took: Duration) -> Resu
         ("{{transitions}}", transitions(results)),
         ("{{conditions}}", conditions(results, device, took)),
     ];
-    Ok(parts.iter().fold(PAGE.to_owned(), |page, (place, text)| {
-        page.replace(place, text)
-    }))
+    Ok(parts.iter().fold(PAGE.to_owned(), |page, (place, text)| page.replace(place, text)))
 }
 
 /// The states a seed went through, with the epochs it ran in them.
@@ -102,53 +100,40 @@ fn figures(results: &Results) -> String {
             "drifted chunks found",
             "by telemetry alone".to_owned(),
         ),
-        (
-            yes(results.host_unchanged()),
-            "host unchanged",
-            "compared bit for bit".to_owned(),
-        ),
+        (yes(results.host_unchanged()), "host unchanged", "compared bit for bit".to_owned()),
         (
             yes(results.poison_removed()),
             "poison removed",
             "culled, not one bit left behind".to_owned(),
         ),
     ];
-    tiles
-        .iter()
-        .fold(String::new(), |mut html, (value, name, note)| {
-            // Writing to a string cannot fail.
-            let _ = write!(
-                html,
-                "<li><span class=\"value\">{value}</span><span class=\"name\">{name}</span>\
+    tiles.iter().fold(String::new(), |mut html, (value, name, note)| {
+        // Writing to a string cannot fail.
+        let _ = write!(
+            html,
+            "<li><span class=\"value\">{value}</span><span class=\"name\">{name}</span>\
              <span class=\"note\">{note}</span></li>"
-            );
-            html
-        })
+        );
+        html
+    })
 }
 
 fn arms(results: &Results) -> String {
-    results
-        .arms
-        .iter()
-        .fold(String::new(), |mut html, summary| {
-            let Interval { mean, low, high } = summary.interval;
-            let class = if summary.arm == Arm::Kasmina {
-                " class=\"ours\""
-            } else {
-                ""
-            };
-            let _ = write!(
-                html,
-                "<tr{class}><th scope=\"row\">{}</th><td class=\"what\">{}</td><td>{mean:.3}</td>\
+    results.arms.iter().fold(String::new(), |mut html, summary| {
+        let Interval { mean, low, high } = summary.interval;
+        let class = if summary.arm == Arm::Kasmina { " class=\"ours\"" } else { "" };
+        let _ = write!(
+            html,
+            "<tr{class}><th scope=\"row\">{}</th><td class=\"what\">{}</td><td>{mean:.3}</td>\
              <td>{low:.3} – {high:.3}</td><td>{}</td><td>{}</td><td>{:.0}</td></tr>",
-                summary.arm.name().replace('_', " "),
-                summary.arm.explanation(),
-                summary.cost.parameters,
-                summary.cost.updates,
-                summary.cost.flops as f64 / 1e6,
-            );
-            html
-        })
+            summary.arm.name().replace('_', " "),
+            summary.arm.explanation(),
+            summary.cost.parameters,
+            summary.cost.updates,
+            summary.cost.flops as f64 / 1e6,
+        );
+        html
+    })
 }
 
 /// The history of the first paired seed, the poisoned one behind it.
@@ -177,10 +162,7 @@ fn transitions(results: &Results) -> String {
 fn conditions(results: &Results, device: &Device, took: Duration) -> String {
     let rows = [
         ("device", format!("{device}, {}", hardware())),
-        (
-            "processor",
-            processor().unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
-        ),
+        ("processor", processor().unwrap_or_else(|| std::env::consts::ARCH.to_owned())),
         ("threads", threads()),
         ("system", std::env::consts::OS.to_owned()),
         ("kasmina-core", env!("CARGO_PKG_VERSION").to_owned()),
@@ -206,9 +188,7 @@ fn threads() -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]
@@ -217,12 +197,7 @@ mod tests {
 
     #[test]
     fn spans_cover_the_epochs_without_gap() {
-        let states = [
-            State::Dormant,
-            State::Dormant,
-            State::Training,
-            State::Dormant,
-        ];
+        let states = [State::Dormant, State::Dormant, State::Training, State::Dormant];
         let epoch = |state: &State| Epoch {
             states: vec![*state],
             alpha: 0.0,
@@ -233,18 +208,8 @@ mod tests {
         };
         let epochs: Vec<Epoch> = states.iter().map(epoch).collect();
         let spans = state_spans(&epochs, 0);
-        let found: Vec<_> = spans
-            .into_iter()
-            .map(|(state, span)| (state, span.len()))
-            .collect();
-        assert_eq!(
-            found,
-            [
-                (State::Dormant, 2),
-                (State::Training, 1),
-                (State::Dormant, 1)
-            ]
-        );
+        let found: Vec<_> = spans.into_iter().map(|(state, span)| (state, span.len())).collect();
+        assert_eq!(found, [(State::Dormant, 2), (State::Training, 1), (State::Dormant, 1)]);
     }
 
     #[test]
@@ -260,9 +225,8 @@ mod tests {
             "transitions",
             "conditions",
         ];
-        let places = PAGE
-            .match_indices("{{")
-            .map(|(at, _)| PAGE[at + 2..].split("}}").next().unwrap());
+        let places =
+            PAGE.match_indices("{{").map(|(at, _)| PAGE[at + 2..].split("}}").next().unwrap());
         assert!(places.clone().all(|place| known.contains(&place)));
         assert_eq!(places.count(), known.len());
         assert!(

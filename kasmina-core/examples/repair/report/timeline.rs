@@ -27,42 +27,32 @@ pub(super) fn figure(results: &Results) -> Result<String> {
     let x = |epoch: f64| LEFT + epoch / epochs as f64 * (RIGHT - LEFT);
     let block = ROW * seeds.len() as f64;
     let (second, bottom) = (TOP + block + GAP, TOP + 2.0 * block + GAP);
-    picture(
-        (WIDTH, bottom + 42.0),
-        "States of the chosen seed by epoch",
-        |canvas| {
-            for epoch in (0..=epochs).step_by(5) {
-                let at = x(epoch as f64);
-                canvas.line(&[(at, TOP - 4.0), (at, bottom)], Tone::Grid, 1.0)?;
-                let point = (at, bottom + 14.0);
-                canvas.text(point, &epoch.to_string(), 12.0, Tone::Muted, Align::Middle)?;
+    picture((WIDTH, bottom + 42.0), "States of the chosen seed by epoch", |canvas| {
+        for epoch in (0..=epochs).step_by(5) {
+            let at = x(epoch as f64);
+            canvas.line(&[(at, TOP - 4.0), (at, bottom)], Tone::Grid, 1.0)?;
+            let point = (at, bottom + 14.0);
+            canvas.text(point, &epoch.to_string(), 12.0, Tone::Muted, Align::Middle)?;
+        }
+        canvas.text((LEFT, bottom + 32.0), "epoch", 12.0, Tone::Muted, Align::Left)?;
+        let block = |name, top: f64, life: fn(&PairedSeed) -> &Life| -> Result<()> {
+            canvas.bold((0.0, top + ROW / 2.0), name, 13.0, Tone::Ink, Align::Left)?;
+            for (index, seed) in seeds.iter().enumerate() {
+                let y = top + ROW * (index as f64 + 0.5);
+                let label = format!("{index}");
+                canvas.text((LEFT - 12.0, y), &label, 12.0, Tone::Muted, Align::Right)?;
+                bar(canvas, life(seed), y, &x)?;
             }
-            canvas.text(
-                (LEFT, bottom + 32.0),
-                "epoch",
-                12.0,
-                Tone::Muted,
-                Align::Left,
-            )?;
-            let block = |name, top: f64, life: fn(&PairedSeed) -> &Life| -> Result<()> {
-                canvas.bold((0.0, top + ROW / 2.0), name, 13.0, Tone::Ink, Align::Left)?;
-                for (index, seed) in seeds.iter().enumerate() {
-                    let y = top + ROW * (index as f64 + 0.5);
-                    let label = format!("{index}");
-                    canvas.text((LEFT - 12.0, y), &label, 12.0, Tone::Muted, Align::Right)?;
-                    bar(canvas, life(seed), y, &x)?;
-                }
-                Ok(())
-            };
-            block("kasmina", TOP, |seed| &seed.life)?;
-            block("poisoned", second, |seed| &seed.poisoned)?;
-            let accident = x(CLEAN_EPOCHS.into());
-            canvas.dashed((accident, TOP - 28.0), (accident, bottom), Tone::Warm)?;
-            let point = (accident + 7.0, TOP - 23.0);
-            canvas.text(point, "the sensors drift", 12.0, Tone::Warm, Align::Left)?;
-            key(canvas)
-        },
-    )
+            Ok(())
+        };
+        block("kasmina", TOP, |seed| &seed.life)?;
+        block("poisoned", second, |seed| &seed.poisoned)?;
+        let accident = x(CLEAN_EPOCHS.into());
+        canvas.dashed((accident, TOP - 28.0), (accident, bottom), Tone::Warm)?;
+        let point = (accident + 7.0, TOP - 23.0);
+        canvas.text(point, "the sensors drift", 12.0, Tone::Warm, Align::Left)?;
+        key(canvas)
+    })
 }
 
 fn bar(canvas: &Canvas<'_>, life: &Life, y: f64, x: &dyn Fn(f64) -> f64) -> Result<()> {
@@ -78,13 +68,7 @@ fn bar(canvas: &Canvas<'_>, life: &Life, y: f64, x: &dyn Fn(f64) -> f64) -> Resu
     let last = life.epochs.len() as f64;
     segment(canvas, end, x(last), x(last + 1.0), y)?;
     let text = format!("chunk {chosen}, {}", end.name().to_lowercase());
-    canvas.text(
-        (x(last + 1.0) + 8.0, y),
-        &text,
-        12.0,
-        Tone::Muted,
-        Align::Left,
-    )
+    canvas.text((x(last + 1.0) + 8.0, y), &text, 12.0, Tone::Muted, Align::Left)
 }
 
 fn segment(canvas: &Canvas<'_>, state: State, from: f64, to: f64, y: f64) -> Result<()> {
@@ -95,10 +79,7 @@ fn segment(canvas: &Canvas<'_>, state: State, from: f64, to: f64, y: f64) -> Res
 /// The states in the order of a life.
 fn key(canvas: &Canvas<'_>) -> Result<()> {
     let mut left = 0.0;
-    for state in State::ALL
-        .into_iter()
-        .filter(|state| state.code() <= State::Culled.code())
-    {
+    for state in State::ALL.into_iter().filter(|state| state.code() <= State::Culled.code()) {
         canvas.rectangle((left, 5.0), (left + 11.0, 16.0), Tone::State(state), 1.0)?;
         let name = state.name().to_lowercase().replace('_', " ");
         canvas.text((left + 17.0, 10.5), &name, 12.0, Tone::Muted, Align::Left)?;
