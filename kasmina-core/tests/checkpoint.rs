@@ -681,7 +681,9 @@ fn restoring_a_file_undoes_a_roll_back() {
     layer.end_epoch();
     assert_eq!(layer.state(1).expect("a seed"), State::RolledBack);
     assert_eq!(y(&mut layer), [1.0; 8]);
-    layer.restore(&path, &Registry::builtin(), "back to the last good epoch").expect("restored");
+    let why = "back to the last good epoch";
+    let outcome = layer.restore(&path, &Registry::builtin(), why).expect("restored");
+    assert_eq!(outcome.transitions.len(), 1);
     assert_eq!(layer.state(1).expect("a seed"), State::Grafting);
     assert_eq!(y(&mut layer), blended);
     let states: Vec<_> = layer.lifecycle().history().of(1).map(|entry| entry.to).collect();

@@ -72,7 +72,7 @@ proptest! {
         let options = ForwardOptions::new();
         let Run { mut layer, .. } = run::<f32>(&Spec { dtype: DType::F32, ..spec.clone() }, &options, 0);
         let expected = (0..spec.seeds.len()).filter(|i| layer.gradients(*i).is_some()).count();
-        layer.optimizer_step(&AdamW::default());
+        prop_assert!(layer.optimizer_step(&AdamW::default()).skipped.is_empty());
         prop_assert_eq!(layer.refresh_plan().expect("registered"), expected);
         prop_assert_eq!(layer.plan(), &Plan::from_scratch(layer.lifecycle()).expect("registered"));
         prop_assert_eq!(layer.refresh_plan().expect("registered"), 0);

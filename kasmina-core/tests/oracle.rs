@@ -178,13 +178,11 @@ proptest! {
     fn many_tiles_agree_with_the_oracle(mut spec in large()) {
         spec.stability = Stability::new(StabilityMode::Fast);
         for seed in &mut spec.seeds {
-            match &mut seed.blueprint {
-                Blueprint::Bottleneck { activation, .. } | Blueprint::Dense { activation } => {
-                    if *activation == Activation::Relu {
-                        *activation = Activation::Silu;
-                    }
-                }
-                _ => {}
+            if let Blueprint::Bottleneck { activation, .. } | Blueprint::Dense { activation } =
+                &mut seed.blueprint
+                && *activation == Activation::Relu
+            {
+                *activation = Activation::Silu;
             }
         }
         for_dtype!(spec.dtype, check, &spec, &ForwardOptions::new())?;

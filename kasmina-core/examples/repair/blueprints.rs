@@ -214,13 +214,13 @@ mod tests {
             let slope = (up - down) / (2.0 * f64::from(h));
             assert!((f64::from(found) - slope).abs() < 2e-3, "{what} {i}: {found}, slope {slope}");
         };
-        for i in 0..x.len() {
+        for (i, &found) in grad_x.iter().enumerate() {
             let (up, down) = (shifted(&x, i, h), shifted(&x, i, -h));
-            close("x", i, grad_x[i], energy(parameters, &up), energy(parameters, &down));
+            close("x", i, found, energy(parameters, &up), energy(parameters, &down));
         }
-        for i in 0..parameters.len() {
+        for (i, &found) in grad_p.iter().enumerate() {
             let (up, down) = (shifted(parameters, i, h), shifted(parameters, i, -h));
-            close("parameter", i, grad_p[i], energy(&up, &x), energy(&down, &x));
+            close("parameter", i, found, energy(&up, &x), energy(&down, &x));
         }
     }
 

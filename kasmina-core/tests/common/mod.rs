@@ -12,29 +12,29 @@ use rand_chacha::ChaCha8Rng;
 
 /// One seed of a described layer.
 #[derive(Clone, Debug)]
-pub struct SeedSpec {
-    pub blueprint: Blueprint,
-    pub state: State,
-    pub alpha: f32,
-    pub objective: Objective,
+pub(crate) struct SeedSpec {
+    pub(crate) blueprint: Blueprint,
+    pub(crate) state: State,
+    pub(crate) alpha: f32,
+    pub(crate) objective: Objective,
 }
 
 /// A described layer with everything to run it on.
 #[derive(Clone, Debug)]
-pub struct Spec {
-    pub rows: usize,
-    pub hidden: usize,
-    pub chunk: usize,
-    pub dtype: DType,
-    pub stability: Stability,
-    pub seeds: Vec<SeedSpec>,
+pub(crate) struct Spec {
+    pub(crate) rows: usize,
+    pub(crate) hidden: usize,
+    pub(crate) chunk: usize,
+    pub(crate) dtype: DType,
+    pub(crate) stability: Stability,
+    pub(crate) seeds: Vec<SeedSpec>,
     /// Seeds the values of parameters, inputs and gradients.
-    pub values: u64,
+    pub(crate) values: u64,
     /// Whether the input holds NaN, infinities, zeros and huge values.
-    pub wild: bool,
+    pub(crate) wild: bool,
 }
 
-pub fn activation() -> impl Strategy<Value = Activation> {
+pub(crate) fn activation() -> impl Strategy<Value = Activation> {
     prop_oneof![
         Just(Activation::Relu),
         Just(Activation::Gelu),
@@ -43,7 +43,7 @@ pub fn activation() -> impl Strategy<Value = Activation> {
     ]
 }
 
-pub fn blueprint() -> impl Strategy<Value = Blueprint> {
+pub(crate) fn blueprint() -> impl Strategy<Value = Blueprint> {
     prop_oneof![
         Just(Blueprint::Residual),
         Just(Blueprint::AttentionHead),
@@ -55,7 +55,7 @@ pub fn blueprint() -> impl Strategy<Value = Blueprint> {
     ]
 }
 
-pub fn seed_spec() -> impl Strategy<Value = SeedSpec> {
+pub(crate) fn seed_spec() -> impl Strategy<Value = SeedSpec> {
     let alpha = prop_oneof![Just(0.0f32), Just(1.0f32), 0.0f32..1.0];
     let state = (0u8..=10).prop_map(|code| State::try_from(code).expect("0 to 10"));
     (blueprint(), state, alpha, prop::bool::ANY).prop_map(|(blueprint, state, alpha, recon)| {
@@ -64,7 +64,7 @@ pub fn seed_spec() -> impl Strategy<Value = SeedSpec> {
     })
 }
 
-pub fn stability() -> impl Strategy<Value = Stability> {
+pub(crate) fn stability() -> impl Strategy<Value = Stability> {
     prop_oneof![
         Just(Stability::new(StabilityMode::Fast)),
         Just(Stability::new(StabilityMode::Adaptive)),
@@ -76,7 +76,7 @@ pub fn stability() -> impl Strategy<Value = Stability> {
     ]
 }
 
-pub fn spec() -> impl Strategy<Value = Spec> {
+pub(crate) fn spec() -> impl Strategy<Value = Spec> {
     let dtype = prop_oneof![Just(DType::F32), Just(DType::F16), Just(DType::Bf16)];
     let shape = (1usize..70, 1usize..90)
         .prop_flat_map(|(rows, hidden)| (Just(rows), Just(hidden), 1..=hidden));
@@ -104,7 +104,7 @@ pub fn spec() -> impl Strategy<Value = Spec> {
 }
 
 /// Shapes that are cut into many tiles and parts, one per way of cutting.
-pub fn large() -> impl Strategy<Value = Spec> {
+pub(crate) fn large() -> impl Strategy<Value = Spec> {
     let shape = prop_oneof![
         Just((1500usize, 96usize, 16usize)),
         Just((40, 9000, 9000)),
@@ -137,12 +137,12 @@ impl Spec {
         rng
     }
 
-    pub fn layout(&self) -> SeedLayout {
+    pub(crate) fn layout(&self) -> SeedLayout {
         SeedLayout::new(self.hidden, self.chunk).expect("a legal shape")
     }
 
     /// The parameter tensors of a seed, in the blueprint's order.
-    pub fn parameters(&self, seed: usize) -> Vec<Vec<f32>> {
+    pub(crate) fn parameters(&self, seed: usize) -> Vec<Vec<f32>> {
         let mut rng = self.rng(10 + seed as u64);
         let c = self.layout().chunk_len(seed);
         let layout = self.seeds[seed].blueprint.parameters(c).expect("small");
@@ -156,7 +156,7 @@ impl Spec {
     }
 
     /// x, already rounded to the storage type.
-    pub fn x<T: Element>(&self) -> Vec<T> {
+    pub(crate) fn x<T: Element>(&self) -> Vec<T> {
         let mut rng = self.rng(1);
         (0..self.rows * self.hidden)
             .map(|_| {
@@ -176,12 +176,12 @@ impl Spec {
             .collect()
     }
 
-    pub fn grad_y<T: Element>(&self) -> Vec<T> {
+    pub(crate) fn grad_y<T: Element>(&self) -> Vec<T> {
         let mut rng = self.rng(2);
         (0..self.rows * self.hidden).map(|_| T::from_f32(rng.random_range(-1.0f32..1.0))).collect()
     }
 
-    pub fn layer(&self) -> Layer {
+    pub(crate) fn layer(&self) -> Layer {
         let mut builder = Layer::builder(self.layout()).stability(self.stability);
         for (i, seed) in self.seeds.iter().enumerate() {
             let owns = seed.state.owns_parameters();
@@ -200,7 +200,7 @@ impl Spec {
         builder.build().expect("a legal layer")
     }
 
-    pub fn oracle(&self) -> oracle::OracleLayer {
+    pub(crate) fn oracle(&self) -> oracle::OracleLayer {
         let seeds = (0..self.seeds.len()).map(|i| self.oracle_seed(i)).collect();
         oracle::OracleLayer {
             rows: self.rows,
@@ -261,14 +261,14 @@ impl Spec {
 
 /// Everything one forward and backward pass gives, for comparisons.
 #[derive(Debug)]
-pub struct Run<T> {
-    pub y: Vec<T>,
-    pub grad_x: Vec<T>,
-    pub layer: Layer,
+pub(crate) struct Run<T> {
+    pub(crate) y: Vec<T>,
+    pub(crate) grad_x: Vec<T>,
+    pub(crate) layer: Layer,
 }
 
 /// Runs a described layer, out of place, with extra elements between rows.
-pub fn run<T: Element>(spec: &Spec, options: &ForwardOptions, padding: usize) -> Run<T> {
+pub(crate) fn run<T: Element>(spec: &Spec, options: &ForwardOptions, padding: usize) -> Run<T> {
     let mut layer = spec.layer();
     let stride = spec.hidden + padding;
     let pad = |dense: &[T]| {
@@ -309,7 +309,7 @@ pub fn run<T: Element>(spec: &Spec, options: &ForwardOptions, padding: usize) ->
 }
 
 /// The bits of a row of values, for comparisons that NaN must survive.
-pub fn bits<T: Element>(values: &[T]) -> Vec<u8> {
+pub(crate) fn bits<T: Element>(values: &[T]) -> Vec<u8> {
     bytemuck::cast_slice(values).to_vec()
 }
 
