@@ -51,3 +51,8 @@ pub use matrix::{MatMut, MatRef};
 pub use optimizer::AdamW;
 pub use stability::{Bounds, Stability, StabilityMode};
 pub use state::State;
+
+/// The README's examples are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
