@@ -5,9 +5,14 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use super::tile::Tile;
 use crate::Blueprint;
 use crate::lower::softmax;
+
+/// Sums that a task merges.
+const MERGE_ELEMENTS: usize = 1024;
 
 /// Planes of sums: Σg, Σg·x, Σg·x over x·p > 0, and Σ(T(x) − x)² where reconstruction is asked for.
 const PLANES: usize = 3;
@@ -20,7 +25,8 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Totals for tiles of the given widths, all zero; empty ones if nothing is summed.
+    /// Totals for tiles of the given widths, for the tiles to [clear](BlockSums::clear); empty ones if
+    /// nothing is summed.
     pub(super) fn tiles(
         &mut self,
         widths: impl Iterator<Item = usize> + Clone,
@@ -29,9 +35,10 @@ impl Scratch {
     ) -> Vec<TileSums<'_>> {
         let planes = if sums { PLANES + usize::from(squares) } else { 0 };
         let needed = planes * widths.clone().sum::<usize>();
-        self.totals.clear();
-        self.totals.resize(needed, 0.0);
-        let mut rest = self.totals.as_mut_slice();
+        if self.totals.len() < needed {
+            self.totals.resize(needed, 0.0);
+        }
+        let mut rest = &mut self.totals[..needed];
         widths
             .map(|width| {
                 let (own, after) = std::mem::take(&mut rest).split_at_mut(planes * width);
@@ -67,8 +74,9 @@ pub(super) struct BlockSums {
 }
 
 impl BlockSums {
-    /// Zeros, as many as the tile has totals.
-    pub(super) fn clear(&mut self, tile: &TileSums<'_>) {
+    /// Zeros, as many as the tile has totals, and zeros in the totals.
+    pub(super) fn clear(&mut self, tile: &mut TileSums<'_>) {
+        tile.values.fill(0.0);
         self.width = tile.width;
         self.values.clear();
         self.values.resize(tile.values.len(), 0.0);
@@ -101,12 +109,19 @@ pub(super) fn merge(tiles: &[Tile], sums: &mut [TileSums<'_>]) {
     for tiles in tiles.chunk_by(|a, b| a.columns == b.columns) {
         let (block, end) = (&mut sums[start..start + tiles.len()], start + tiles.len());
         start = end;
-        let Some((first, rest)) = block.split_first_mut() else { continue };
-        for other in rest {
-            for (total, value) in first.values.iter_mut().zip(other.values.iter()) {
-                *total += value;
+        let Some((first, rest)) = block.split_first_mut().filter(|(_, rest)| !rest.is_empty())
+        else {
+            continue;
+        };
+        // Threads share the columns, not the tiles, so that the order of the additions stays.
+        first.values.par_chunks_mut(MERGE_ELEMENTS).enumerate().for_each(|(part, totals)| {
+            for other in &*rest {
+                let values = &other.values[part * MERGE_ELEMENTS..];
+                for (total, value) in totals.iter_mut().zip(values) {
+                    *total += value;
+                }
             }
-        }
+        });
     }
 }
 
