@@ -82,9 +82,9 @@ impl Activation {
                 s * (1.0 + x * (1.0 - s))
             }
             Self::Tanh => {
-                // sech², from the exponential: 1 − tanh² cancels where tanh saturates.
-                let e = (-2.0 * x.abs()).exp();
-                4.0 * e / ((1.0 + e) * (1.0 + e))
+                // In f64, because 1 − tanh² cancels where tanh saturates: in f32 it is 0 from x = 9 on.
+                let t = f64::from(x).tanh();
+                (1.0 - t * t) as f32
             }
         }
     }
