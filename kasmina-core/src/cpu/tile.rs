@@ -13,6 +13,11 @@ use crate::{MatMut, MatRef, SeedLayout};
 const TILE_COLUMNS: usize = 4096;
 /// Tiles a matrix is cut into where it is large enough, so that threads can balance.
 const TARGET_TILES: usize = 64;
+/// Chunks below this are cut into narrower tiles: they have few rows to share (see [`MIN_SEED_ELEMENTS`]), and
+/// columns cost no merge (measured at 256 × 4096, chunk 1, 2 threads: 0.20 ms instead of 0.32).
+const SMALL_CHUNK: usize = 16;
+/// Columns of their tiles.
+const SMALL_CHUNK_COLUMNS: usize = 1024;
 /// Elements of a seed that a tile holds at least: each costs a merge of statistics (measured with 4096 seeds
 /// of one column: 64 merges a seed took longer than the pass itself).
 const MIN_SEED_ELEMENTS: usize = 512;
@@ -38,7 +43,7 @@ pub(super) fn tiles(layout: SeedLayout, rows: usize) -> Vec<Tile> {
     let mut blocks: Vec<(Range<usize>, Range<usize>)> = Vec::new();
     let (seeds, chunk) = (layout.seeds(), layout.chunk());
     if chunk <= TILE_COLUMNS {
-        let step = TILE_COLUMNS / chunk;
+        let step = if chunk < SMALL_CHUNK { SMALL_CHUNK_COLUMNS } else { TILE_COLUMNS } / chunk;
         for first in (0..seeds).step_by(step) {
             let last = (first + step).min(seeds);
             blocks.push((layout.columns(first).start..layout.columns(last - 1).end, first..last));
