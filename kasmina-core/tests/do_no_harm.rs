@@ -15,7 +15,7 @@ fn untouched(spec: &Spec) -> impl Iterator<Item = usize> + '_ {
     })
 }
 
-fn chunk<T: Element>(spec: &Spec, matrix: &[T], seed: usize) -> Vec<u8> {
+fn chunk_bits<T: Element>(spec: &Spec, matrix: &[T], seed: usize) -> Vec<u8> {
     let columns = spec.layout().columns(seed);
     matrix.chunks(spec.hidden).flat_map(|row| bits(&row[columns.clone()])).collect()
 }
@@ -48,10 +48,15 @@ fn copies<T: Element>(spec: &Spec) -> Result<(), TestCaseError> {
     let out = MatMut::contiguous(&mut grad_x, spec.hidden).expect("whole rows");
     layer.backward(view(&x), view(&grad_y), out, &options).expect("backward");
     for seed in untouched(spec) {
-        prop_assert_eq!(chunk(spec, &x, seed), chunk(spec, &y, seed), "y of seed {}", seed);
         prop_assert_eq!(
-            chunk(spec, &grad_y, seed),
-            chunk(spec, &grad_x, seed),
+            chunk_bits(spec, &x, seed),
+            chunk_bits(spec, &y, seed),
+            "y of seed {}",
+            seed
+        );
+        prop_assert_eq!(
+            chunk_bits(spec, &grad_y, seed),
+            chunk_bits(spec, &grad_x, seed),
             "grad_x of seed {}",
             seed
         );
@@ -125,9 +130,9 @@ fn probes<T: Element>(spec: &Spec) -> Result<(), TestCaseError> {
     let plain = run::<T>(spec, &ForwardOptions::new(), 0);
     let without = run::<T>(spec, &ForwardOptions::new().probe(seed, 0.0), 0);
     let x = spec.x::<T>();
-    prop_assert_eq!(chunk(spec, &x, seed), chunk(spec, &without.y, seed));
+    prop_assert_eq!(chunk_bits(spec, &x, seed), chunk_bits(spec, &without.y, seed));
     for other in (0..spec.seeds.len()).filter(|other| *other != seed) {
-        prop_assert_eq!(chunk(spec, &plain.y, other), chunk(spec, &without.y, other));
+        prop_assert_eq!(chunk_bits(spec, &plain.y, other), chunk_bits(spec, &without.y, other));
     }
     prop_assert_eq!(without.layer.plan(), plain.layer.plan());
     // Probing at the alpha it has anyway is what it does anyway.
@@ -185,4 +190,43 @@ proptest! {
         spec.wild = false;
         blends(&spec, alpha)?;
     }
+}
+
+/// An output too large for the caches is written past them; in place it is not, and the bits are the same.
+#[test]
+fn outputs_larger_than_the_caches_are_the_same() {
+    use kasmina_core::{Blueprint, DType, Objective, Stability, State};
+    let seed = |k: usize| common::SeedSpec {
+        blueprint: [Blueprint::Residual, Blueprint::MlpExpansion][k % 2].clone(),
+        state: [State::Dormant, State::FineTuning, State::Culled][k % 3],
+        alpha: 0.5,
+        objective: Objective::StraightThrough,
+    };
+    // 8.6 MB of rows that begin at every alignment.
+    let (rows, hidden, chunk) = (1024, 2101usize, 50);
+    let seeds = (0..hidden.div_ceil(chunk)).map(seed).collect();
+    let (dtype, stability) = (DType::F32, Stability::default());
+    let spec = Spec { rows, hidden, chunk, dtype, stability, seeds, values: 11, wild: true };
+    let apart = run::<f32>(&spec, &ForwardOptions::new(), 0);
+    let mut inside = spec.x::<f32>();
+    let target = MatMut::contiguous(&mut inside, hidden).expect("whole rows");
+    spec.layer().forward_in_place(target, &ForwardOptions::new().inference()).expect("forward");
+    assert!(bits(&apart.y) == bits(&inside));
+    let (x, grad_y) = (spec.x::<f32>(), spec.grad_y::<f32>());
+    for seed in untouched(&spec) {
+        assert!(chunk_bits(&spec, &x, seed) == chunk_bits(&spec, &apart.y, seed));
+        assert!(chunk_bits(&spec, &grad_y, seed) == chunk_bits(&spec, &apart.grad_x, seed));
+    }
+    // Backward, row by row, is what a small backward of the same row is; the sums are another matter.
+    let row = 777 * hidden..778 * hidden;
+    let (mut y, mut grad_x) = (vec![0.0f32; hidden], vec![0.0f32; hidden]);
+    let mut layer = spec.layer();
+    let view = |v| MatRef::contiguous(v, hidden).expect("whole rows");
+    let out = MatMut::contiguous(&mut y, hidden).expect("whole rows");
+    layer.forward(view(&x[row.clone()]), out, &ForwardOptions::new()).expect("forward");
+    let out = MatMut::contiguous(&mut grad_x, hidden).expect("whole rows");
+    let (x, grad_y) = (view(&x[row.clone()]), view(&grad_y[row.clone()]));
+    layer.backward(x, grad_y, out, &ForwardOptions::new()).expect("backward");
+    assert!(bits(&y) == bits(&apart.y[row.clone()]));
+    assert!(bits(&grad_x) == bits(&apart.grad_x[row]));
 }
