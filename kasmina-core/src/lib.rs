@@ -15,6 +15,7 @@ mod blueprint;
 pub mod candle;
 mod command;
 mod cpu;
+pub mod cuda;
 mod device;
 mod element;
 mod error;

@@ -20,7 +20,7 @@ fn span(rows: usize, columns: usize, row_stride: usize) -> Result<usize> {
     )
 }
 
-fn check_length(
+pub(crate) fn check_length(
     what: &str,
     found: usize,
     rows: usize,

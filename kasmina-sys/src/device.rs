@@ -39,7 +39,7 @@ pub struct DeviceInfo {
 
 impl Device {
     pub(crate) fn open(driver: &'static Driver, ordinal: u32) -> Result<Self, Error> {
-        let call = driver.cu_device_get()?;
+        let call = driver.cuDeviceGet()?;
         let mut handle: CUdevice = 0;
         // `device_count` is a C int, so an ordinal below it fits.
         let c_ordinal = c_int::try_from(ordinal).unwrap_or(c_int::MAX);
@@ -69,10 +69,10 @@ impl Device {
     /// # Errors
     /// The driver does not know the attribute, or did not answer.
     pub fn attribute(&self, attribute: DeviceAttribute) -> Result<i32, Error> {
-        let call = self.driver.cu_device_get_attribute()?;
+        let call = self.driver.cuDeviceGetAttribute()?;
         let mut value: c_int = 0;
         // SAFETY: the pointer is to a live integer; an attribute that the driver does not know is an error code.
-        let code = unsafe { call(&mut value, attribute.0, self.handle) };
+        let code = unsafe { call(&mut value, attribute, self.handle) };
         check("cuDeviceGetAttribute", code, || {
             format!("attribute {}, device {}", attribute.0, self.ordinal)
         })?;
@@ -89,7 +89,7 @@ impl Device {
     /// # Errors
     /// The driver did not answer.
     pub fn name(&self) -> Result<String, Error> {
-        let call = self.driver.cu_device_get_name()?;
+        let call = self.driver.cuDeviceGetName()?;
         let mut text = [0 as c_char; 256];
         // The last byte is kept back: whatever the driver writes, the text ends inside the array.
         let room = (text.len() - 1) as c_int;
@@ -120,7 +120,7 @@ impl Device {
     /// # Errors
     /// The driver did not answer.
     pub fn total_memory(&self) -> Result<u64, Error> {
-        let call = self.driver.cu_device_total_mem()?;
+        let call = self.driver.cuDeviceTotalMem()?;
         let mut bytes: usize = 0;
         // SAFETY: the pointer is to a live integer of the type of `size_t`.
         let code = unsafe { call(&mut bytes, self.handle) };
@@ -133,12 +133,13 @@ impl Device {
     /// # Errors
     /// The driver did not answer.
     pub fn uuid(&self) -> Result<Uuid, Error> {
-        let call = self.driver.cu_device_get_uuid()?;
+        let call = self.driver.cuDeviceGetUuid()?;
         let mut uuid = CUuuid::default();
         // SAFETY: the pointer is to 16 live bytes with the layout of the C struct.
         let code = unsafe { call(&mut uuid, self.handle) };
         check("cuDeviceGetUuid", code, || format!("device {}", self.ordinal))?;
-        Ok(Uuid(uuid.bytes))
+        // `char` has a sign on some machines and none on others; the bytes are the same.
+        Ok(Uuid(uuid.bytes.map(|byte| byte as u8)))
     }
 
     /// Everything in [`DeviceInfo`].

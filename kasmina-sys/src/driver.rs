@@ -13,8 +13,9 @@ use once_cell::sync::OnceCell;
 use crate::device::Device;
 use crate::dl::Library;
 use crate::error::{Error, check};
+use crate::memory::Pools;
+use crate::raw::CUresult;
 use crate::raw::Functions;
-use crate::result::CUresult;
 use crate::unavailable::Unavailable;
 use crate::version::CudaVersion;
 
@@ -38,6 +39,7 @@ pub struct Driver {
     get_proc_address: GetProcAddress,
     version: CudaVersion,
     pub(crate) functions: Functions,
+    pub(crate) pools: Pools,
 }
 
 impl Driver {
@@ -96,6 +98,7 @@ impl Driver {
             get_proc_address,
             version: CudaVersion::from_raw(0),
             functions: Functions::default(),
+            pools: Pools::default(),
         };
         driver.version = driver.ask_version()?;
         if driver.version < MINIMUM {
@@ -110,7 +113,7 @@ impl Driver {
     }
 
     fn ask_version(&self) -> Result<CudaVersion, Unavailable> {
-        let call = self.cu_driver_get_version()?;
+        let call = self.cuDriverGetVersion()?;
         let mut raw: c_int = 0;
         // SAFETY: the pointer is to a live integer; the call needs no initialised driver.
         let code = unsafe { call(&mut raw) };
@@ -121,7 +124,7 @@ impl Driver {
     }
 
     fn start(&self) -> Result<(), Unavailable> {
-        let call = self.cu_init()?;
+        let call = self.cuInit()?;
         // SAFETY: zero is the only value that the flags may have.
         match unsafe { call(0 as c_uint) } {
             code if code.is_success() => Ok(()),
@@ -145,7 +148,7 @@ impl Driver {
     /// # Errors
     /// The driver did not answer.
     pub fn device_count(&self) -> Result<u32, Error> {
-        let call = self.cu_device_get_count()?;
+        let call = self.cuDeviceGetCount()?;
         let mut count: c_int = 0;
         // SAFETY: the pointer is to a live integer, and the driver is initialised.
         check("cuDeviceGetCount", unsafe { call(&mut count) }, String::new)?;

@@ -3,7 +3,7 @@
 use once_cell::sync::OnceCell;
 use thiserror::Error;
 
-use crate::result::CUresult;
+use crate::raw::CUresult;
 use crate::unavailable::Unavailable;
 
 /// An error of the safe layer.
@@ -52,23 +52,57 @@ pub enum Error {
         name: String,
     },
 
-    /// Host and device lengths differ.
-    #[error(
-        "{what}: the host slice has {host} elements, the device buffer {device}; they must be equal"
-    )]
+    /// The two sides of a copy differ in length.
+    #[error("{what}: the source has {from} elements, the destination {to}; they must be equal")]
     Length {
         /// The copy that was asked for.
         what: &'static str,
-        /// Elements on the host.
-        host: usize,
-        /// Elements on the device.
-        device: usize,
+        /// Elements of the source.
+        from: usize,
+        /// Elements of the destination.
+        to: usize,
     },
 
-    /// A buffer whose size in bytes does not fit the address space.
+    /// A range that does not lie within what it was taken of.
+    #[error("the range {start}..{end} does not lie within {len} elements")]
+    Range {
+        /// Its first element.
+        start: usize,
+        /// One past its last.
+        end: usize,
+        /// How many there are.
+        len: usize,
+    },
+
+    /// Two things that must belong to one context belong to two.
     #[error(
-        "a device buffer of {elements} elements of {element_bytes} bytes does not fit in {limit} bytes"
+        "{what}: the stream is of another context than the memory; use a stream of the memory's own context"
     )]
+    OtherContext {
+        /// What was asked for.
+        what: &'static str,
+    },
+
+    /// Host memory for a result could not be had.
+    #[error("{bytes} bytes of host memory could not be allocated")]
+    HostMemory {
+        /// Bytes asked for.
+        bytes: usize,
+    },
+
+    /// Page-locked memory that a reference may not point to.
+    #[error(
+        "the driver placed page-locked memory at {address:#x}, which is not a multiple of {align}, the element's alignment"
+    )]
+    Misaligned {
+        /// Where it lies.
+        address: usize,
+        /// What the element type needs.
+        align: usize,
+    },
+
+    /// A size in bytes that does not fit the address space.
+    #[error("{elements} elements of {element_bytes} bytes do not fit in {limit} bytes")]
     TooLarge {
         /// Elements asked for.
         elements: usize,
@@ -76,6 +110,61 @@ pub enum Error {
         element_bytes: usize,
         /// The greatest size.
         limit: usize,
+    },
+
+    /// A graph would do it again at every replay, with memory that may be gone by then.
+    #[error("{what} cannot become part of a graph; do it outside the capture")]
+    Capturing {
+        /// What was asked for.
+        what: &'static str,
+    },
+
+    /// A function that was queued with `Stream::call_host` panicked.
+    #[error("a function called by a stream panicked")]
+    HostCallPanicked,
+
+    /// A launch that the kernel, the device or the driver's rules forbid, found before the driver was called.
+    #[error("{kernel} cannot be launched: {field} is {value}, which must be {rule} {limit}{mend}")]
+    Launch {
+        /// The kernel.
+        kernel: String,
+        /// What is wrong: a part of the configuration.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+        /// How it must stand to the limit.
+        rule: &'static str,
+        /// The limit.
+        limit: u64,
+        /// What to do about it, empty where that is plain.
+        mend: &'static str,
+    },
+
+    /// The types given for a kernel's arguments are not those of its parameters.
+    #[error("{kernel} cannot take these arguments: {mismatch}")]
+    Parameters {
+        /// The kernel.
+        kernel: String,
+        /// What differs.
+        mismatch: ParameterMismatch,
+    },
+
+    /// A kernel or graph of one context for a stream of another.
+    #[error("{what} belongs to another context than {stream}; use a stream of its own context")]
+    ForeignStream {
+        /// What was to run.
+        what: String,
+        /// The stream.
+        stream: String,
+    },
+
+    /// A capture that gave no graph.
+    #[error("no graph of {stream}: {fault}")]
+    Capture {
+        /// The stream.
+        stream: String,
+        /// Why.
+        fault: CaptureFault,
     },
 
     /// The device computed something else than the host.
@@ -92,6 +181,52 @@ pub enum Error {
         /// What the host computed.
         expected: u32,
     },
+}
+
+/// How argument types differ from a kernel's parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ParameterMismatch {
+    /// Too few or too many.
+    #[error("it has {expected} parameters, {found} arguments were given")]
+    Count {
+        /// Parameters of the kernel.
+        expected: usize,
+        /// Types given.
+        found: usize,
+    },
+    /// One of another size.
+    #[error("parameter {index} has {expected} bytes, the type given for it has {found}")]
+    Size {
+        /// Which, counted from 0.
+        index: usize,
+        /// Bytes of the kernel's parameter.
+        expected: usize,
+        /// Bytes of the type.
+        found: usize,
+    },
+}
+
+/// Why a capture gave no graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CaptureFault {
+    /// The stream is being captured already.
+    #[error("it is being captured already, and a capture cannot hold another of the same stream")]
+    Nested,
+    /// The default stream cannot be captured.
+    #[error("the default stream cannot be captured; take a stream of your own")]
+    DefaultStream,
+    /// Something was called meanwhile that no capture survives.
+    #[error(
+        "a call made meanwhile ended the capture, such as a synchronization, a query or an allocation, here or, in the \
+         global mode, in another thread; do that before, or capture in a laxer mode"
+    )]
+    Invalidated,
+    /// Another stream took up the capture's work and was not waited for.
+    #[error(
+        "a stream that waited for this one was not joined again; make this one wait for it last"
+    )]
+    Unjoined,
 }
 
 fn log_text(log: &str) -> String {

@@ -123,7 +123,7 @@ const MAGIC: u32 = 0xBA55_ED50;
 /// Magic, version and header length, then the length of the rest.
 const HEADER: usize = 16;
 
-fn check_header(bytes: &[u8]) -> Result<(), String> {
+pub(crate) fn check_header(bytes: &[u8]) -> Result<(), String> {
     let Some((header, body)) = bytes.split_at_checked(HEADER) else {
         return Err(format!("{} bytes long, the header alone has {HEADER}", bytes.len()));
     };

@@ -4,25 +4,34 @@
 extern crate self as kasmina_sys;
 
 pub mod arch;
+mod arguments;
 #[cfg(feature = "build")]
 pub mod build;
 mod capability;
+mod capture;
 mod choice;
 mod context;
 mod device;
 mod dl;
 mod driver;
 mod error;
+mod event;
+mod function;
+mod graph;
 mod image;
+mod launch;
 mod memory;
 mod module;
+mod occupancy;
 pub mod raw;
 mod result;
 mod self_check;
+mod stream;
 mod unavailable;
 mod version;
 
 pub use arch::{Arch, CodeKind};
+pub use arguments::{ByValue, KernelArgument, KernelArguments};
 pub use capability::{ComputeCapability, ParseCapabilityError};
 pub use choice::{
     DeviceChoice, DeviceProbe, DeviceRequest, ParseDeviceError, Probe, probe, probe_driver,
@@ -30,15 +39,23 @@ pub use choice::{
 pub use context::{Context, current_context};
 pub use device::{Device, DeviceInfo, Uuid};
 pub use driver::{Driver, LIBRARY_VARIABLE};
-pub use error::{Error, set_drop_error_hook};
+pub use error::{CaptureFault, Error, ParameterMismatch, set_drop_error_hook};
+pub use event::Event;
+pub use function::{Function, FunctionAttributes, Kernel, Parameter};
+pub use graph::{CaptureMode, Graph, GraphExec, Update, UpdateRefusal};
 #[doc(hidden)]
 pub use image::Aligned;
 pub use image::{BUILD_COMMAND, Fatbin, ImageState, KernelImage};
-pub use memory::{DeviceBuffer, DeviceCopy};
-pub use module::{Function, LaunchConfig, Module};
-pub use raw::{DeviceAttribute, FunctionAttribute};
-pub use result::CUresult;
+pub use launch::{Dim3, LaunchConfig};
+pub use memory::{
+    AllocationId, AllocationWatch, Allocator, DeviceBuffer, DeviceCopy, DevicePointer, DeviceSlice,
+    DeviceSliceMut, MemoryPool, NoPool, PinnedBuffer, PinnedKind, PoolUsage,
+};
+pub use module::Module;
+pub use occupancy::BlockSuggestion;
+pub use raw::{CUresult, DeviceAttribute, FunctionAttribute};
 pub use self_check::{SelfCheck, self_check};
+pub use stream::{Stream, StreamPriorities};
 pub use unavailable::Unavailable;
 pub use version::CudaVersion;
 

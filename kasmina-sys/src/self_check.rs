@@ -1,15 +1,15 @@
 //! A kernel launched for its own sake: the device, the driver and the built kernels proven in one call.
 
-use std::ffi::c_void;
-
 use crate::KERNELS;
 use crate::arch::Arch;
 use crate::context::Context;
 use crate::device::Device;
 use crate::error::Error;
-use crate::memory::DeviceBuffer;
-use crate::module::{LaunchConfig, Module};
+use crate::launch::LaunchConfig;
+use crate::memory::{DeviceBuffer, DevicePointer};
+use crate::module::Module;
 use crate::raw::FunctionAttribute;
+use crate::stream::Stream;
 
 /// Words in the buffer that is summed: 256 KiB, more than one block reads at once, with a ragged end.
 const WORDS: u32 = (1 << 16) + 17;
@@ -50,22 +50,18 @@ pub fn self_check(device: Device) -> Result<SelfCheck, Error> {
     let expected_code = image.code_for(device.capability()?, device.driver().version())?;
     let context = Context::primary(device)?;
     let module = Module::load(&context, image.fatbin()?)?;
-    let kernel = module.function("kasmina_probe")?;
+    let kernel = module.kernel::<(DevicePointer<u32>, u32, DevicePointer<u32>)>("kasmina_probe")?;
 
     let words: Vec<u32> = (0..WORDS).map(|i| i.rotate_left(11) ^ 0xA5A5_5A5A).collect();
-    let input = DeviceBuffer::from_host(&context, &words)?;
-    let output = DeviceBuffer::<u32>::zeroed(&context, 2)?;
-    let (mut input_address, mut output_address) = (input.address(), output.address());
-    let mut count = WORDS;
-    let mut arguments = [
-        (&raw mut input_address).cast::<c_void>(),
-        (&raw mut count).cast::<c_void>(),
-        (&raw mut output_address).cast::<c_void>(),
-    ];
-    let config = LaunchConfig { grid: [32, 1, 1], block: [256, 1, 1], shared_bytes: 0 };
-    // SAFETY: pointer, u32, pointer are the kernel's parameters; both buffers live until after the blocking copy below,
-    // hold `count` and two words, and the kernel strides over any grid.
-    unsafe { kernel.launch(config, &mut arguments) }?;
+    let stream = Stream::new(&context)?;
+    let input = DeviceBuffer::from_host(&stream, &words)?;
+    let output = DeviceBuffer::<u32>::zeroed(&stream, 2)?;
+    // SAFETY: these are the kernel's parameters; both buffers are of this stream and hold `WORDS` and two words, and the kernel
+    // strides over any grid.
+    unsafe {
+        let arguments = (input.pointer(), WORDS, output.pointer());
+        kernel.launch(&stream, &LaunchConfig::new(32, 256), arguments)?;
+    }
     let mut result = [0u32; 2];
     output.copy_to_host(&mut result)?;
 

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::arch::Arch;
 use crate::capability::ComputeCapability;
-use crate::result::CUresult;
+use crate::raw::CUresult;
 use crate::version::CudaVersion;
 
 /// A reason not to use CUDA. Never a panic, and never more than the thing that was asked for: a missing symbol makes

@@ -11,6 +11,7 @@ use fake_nvcc::fake_nvcc;
 use kasmina_sys::Arch;
 use kasmina_sys::build::{
     BuildError, Environment, KernelSet, Nvcc, Origin, Status, compile, embed, find_nvcc, status,
+    without_bulk_tensor,
 };
 
 struct Workspace {
@@ -87,7 +88,7 @@ fn a_build_is_fresh_until_something_that_made_it_changes() {
     assert!(workspace.is_stale(), "the fatbin changed");
 
     rebuilt();
-    workspace.write("a.fatbin.record", "kasmina-kernel-record 1\nsources");
+    workspace.write("a.fatbin.record", "kasmina-kernel-record 2\nsources");
     assert!(workspace.is_stale(), "the record is damaged");
 
     rebuilt();
@@ -149,6 +150,71 @@ fn a_header_that_the_scan_misses_is_an_error() {
     assert!(
         matches!(&error, BuildError::UntrackedHeader { header, .. } if header.ends_with("a.cuh"))
     );
+}
+
+#[test]
+fn another_crates_header_counts_like_an_own_one() {
+    let workspace = Workspace::new();
+    let theirs = workspace.folder.path().join("theirs");
+    fs::create_dir(&theirs).expect("a folder");
+    let header = |text: &str| fs::write(theirs.join("b.cuh"), text).expect("it is written");
+    header("int b;\n");
+    workspace.write("a.cu", "#include \"a.cuh\"\n#include \"b.cuh\"\n");
+    let open = |include: &[&PathBuf]| {
+        let include = include.iter().copied().cloned().collect();
+        KernelSet::open_with("kasmina-x", &workspace.kernels(), include).expect("it is read")
+    };
+    let set = open(&[&theirs]);
+    compile(&workspace.nvcc, &set, &set.units[0], &Arch::DEFAULT).expect("it compiles");
+    assert!(matches!(status(&set.units[0]), Ok(Status::Fresh(_))));
+    assert_eq!(
+        embed(&set, workspace.folder.path()).expect("it is taken in"),
+        [workspace.kernels(), theirs.clone()],
+        "a change there is seen"
+    );
+    // Who does not know the folder does not take the fatbin for fresh.
+    assert!(matches!(status(&open(&[]).units[0]), Ok(Status::Stale { .. })));
+    header("int c;\n");
+    assert!(matches!(status(&set.units[0]), Ok(Status::Stale { .. })));
+    // Read by the compiler, and not found by the scan.
+    workspace.write("a.cu", "#include \"a.cuh\"\n");
+    let set = open(&[&theirs]);
+    let error = compile(&workspace.nvcc, &set, &set.units[0], &Arch::DEFAULT).err();
+    assert!(matches!(&error, Some(BuildError::UntrackedHeader { .. })), "{error:?}");
+}
+
+#[test]
+fn the_record_holds_what_each_kernel_does_with_tensor_maps_ptx_included() {
+    let workspace = Workspace::new();
+    let load = "cp.async.bulk.tensor.1d.shared::cluster.global [x], [y];";
+    workspace.write(
+        "a.cu",
+        &format!(
+            "#include \"a.cuh\"\n// param: .param .align 64 .b8 p[128]\n// ptx sm_90: {load}\n"
+        ),
+    );
+    workspace.compile().expect("it compiles");
+    let Status::Fresh(record) = workspace.status() else { panic!("it was just built") };
+    let archs: Vec<Arch> = record.tensors.iter().map(|kernel| kernel.arch).collect();
+    assert_eq!(archs, Arch::DEFAULT);
+    assert!(record.tensors.iter().all(|kernel| kernel.takes_map && kernel.function == "k"));
+    let loading: Vec<String> = record
+        .tensors
+        .iter()
+        .filter(|kernel| kernel.loads > 0)
+        .map(|k| k.arch.to_string())
+        .collect();
+    assert_eq!(loading, ["compute_90"]);
+    let missing = without_bulk_tensor(&record.archs, &record.tensors);
+    assert_eq!(missing.len(), 3, "sm_90a, sm_100 and sm_120: {missing:?}");
+}
+
+#[test]
+fn a_compiler_whose_words_are_not_understood_is_an_error_and_not_a_clean_bill() {
+    let workspace = Workspace::new();
+    workspace.write("a.cu", "#include \"a.cuh\"\n// SILENT\n");
+    let error = workspace.compile().expect_err("no register counts").to_string();
+    assert!(error.contains("register count of k") && error.contains("sm_80"), "{error}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::Moments;
 /// assert_eq!((stats.min(), stats.max()), (Some(0.0), Some(3.0)));
 /// assert_eq!(ChunkStats::EMPTY.variance(), None);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct ChunkStats {
     /// Number of finite elements.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use kasmina_sys::ComputeCapability;
 
 use crate::data_type::DataType;
-use crate::request::TensorMapRequest;
+use crate::geometry::Geometry;
 use crate::support::TmaSupport;
 use crate::violation::Violation;
 
@@ -22,7 +22,7 @@ pub enum LoadPath {
     CpAsync,
     /// 16-byte loads into registers.
     Vector16,
-    /// One element at a time: any alignment.
+    /// One element at a time, or one byte where elements share bytes: any alignment.
     Scalar,
 }
 
@@ -70,15 +70,25 @@ pub enum ShapeError {
         /// Bytes of an element.
         element: u32,
     },
+    /// Packed rows that begin inside of a byte.
+    #[error(
+        "the row stride is {row_stride} elements of {bits} bits, which is no whole number of bytes"
+    )]
+    SplitByte {
+        /// The stride.
+        row_stride: u64,
+        /// Bits of an element.
+        bits: u32,
+    },
     /// More bytes than there are addresses.
-    #[error("{rows} rows of {row_stride} elements of {element} bytes do not fit in 2^64 bytes")]
+    #[error("{rows} rows of {row_stride} elements of {bits} bits do not fit in 2^64 bytes")]
     TooLarge {
         /// Rows.
         rows: u64,
         /// The stride.
         row_stride: u64,
-        /// Bytes of an element.
-        element: u32,
+        /// Bits of an element.
+        bits: u32,
     },
 }
 
@@ -222,7 +232,9 @@ impl LoadPath {
                 if !tma.is_supported() {
                     return Err(Reason::Tma(tma.clone()));
                 }
-                shape.tensor_map().map(|_| ()).map_err(Reason::Request)
+                let geometry = shape.geometry().map_err(Reason::Request)?;
+                geometry.check_capability(capability).map_err(Reason::Request)?;
+                geometry.at(shape.alignment).map(|_| ()).map_err(Reason::Request)
             }
             Self::Bulk => {
                 at_least(9)?;
@@ -252,7 +264,8 @@ fn multiple_of_16(what: &'static str, bytes: u128) -> Result<(), Reason> {
 impl LoadShape {
     fn check(&self) -> Result<(), ShapeError> {
         let Self { rows, columns, row_stride, alignment, .. } = *self;
-        let element = self.data_type.bytes();
+        let bits = self.data_type.bits();
+        let element = bits.div_ceil(8);
         if rows == 0 || columns == 0 {
             return Err(ShapeError::Empty { rows, columns });
         }
@@ -262,18 +275,23 @@ impl LoadShape {
         if !alignment.is_power_of_two() || alignment < u64::from(element) {
             return Err(ShapeError::Alignment { alignment, element });
         }
-        rows.checked_mul(row_stride)
-            .and_then(|elements| elements.checked_mul(u64::from(element)))
+        if rows > 1 && !(u128::from(row_stride) * u128::from(bits)).is_multiple_of(8) {
+            return Err(ShapeError::SplitByte { row_stride, bits });
+        }
+        u128::from(rows)
+            .checked_mul(u128::from(row_stride) * u128::from(bits))
+            .filter(|bits| *bits < 8 << 64)
             .map(|_| ())
-            .ok_or(ShapeError::TooLarge { rows, row_stride, element })
+            .ok_or(ShapeError::TooLarge { rows, row_stride, bits })
     }
 
+    /// Bytes that a row touches.
     fn row_bytes(&self) -> u128 {
-        u128::from(self.columns) * u128::from(self.data_type.bytes())
+        (u128::from(self.columns) * u128::from(self.data_type.bits())).div_ceil(8)
     }
 
     fn stride_bytes(&self) -> u128 {
-        u128::from(self.row_stride) * u128::from(self.data_type.bytes())
+        u128::from(self.row_stride) * u128::from(self.data_type.bits()) / 8
     }
 
     /// Every row begins at a multiple of 16 bytes. A single row has no stride to keep.
@@ -285,18 +303,23 @@ impl LoadShape {
         Ok(())
     }
 
-    /// A tensor map of this shape, at the least address of its alignment and with the smallest box: whether there can be
-    /// one at all does not depend on either beyond that.
-    fn tensor_map(&self) -> Result<TensorMapRequest, Violation> {
+    /// The geometry of a tensor map of this shape with the smallest box: whether there can be one at all does not depend on
+    /// the box beyond that.
+    fn geometry(&self) -> Result<Geometry, Violation> {
+        let alignment = if self.data_type.is_padded() { 32 } else { 16 };
         // The stride of a single row is never used, but the driver checks it.
-        let stride =
-            if self.rows > 1 { self.stride_bytes() } else { self.row_bytes().next_multiple_of(16) };
+        let stride = if self.rows > 1 {
+            self.stride_bytes()
+        } else {
+            self.row_bytes().next_multiple_of(alignment)
+        };
         // `check` has seen that the whole matrix fits in 64 bits, and so do these, one row's rounding aside.
         let stride = u64::try_from(stride).unwrap_or(u64::MAX);
-        TensorMapRequest::tiled(self.data_type, self.alignment)
+        let inner = if self.data_type.is_padded() { 128 } else { 128 / self.data_type.bits() };
+        Geometry::tiled(self.data_type)
             .sizes(&[self.columns, self.rows])
             .strides(&[stride])
-            .box_sides(&[16 / self.data_type.bytes(), 1])
+            .box_sides(&[inner, 1])
             .build()
     }
 }

@@ -66,11 +66,11 @@ modes! {
     Span64 = 2,
     /// Within 128 bytes.
     Span128 = 3,
-    /// Within 128 bytes, 32 bytes at a time; compute capability 10.0 and later.
+    /// Within 128 bytes, 32 bytes at a time.
     Span128Atom32 = 4,
-    /// The same, and the halves of each 16 bytes swapped in every other row; compute capability 10.0 and later.
+    /// The same, and the halves of each 16 bytes swapped in every other row.
     Span128Atom32Flip8 = 5,
-    /// Within 128 bytes, 64 bytes at a time; compute capability 10.0 and later.
+    /// Within 128 bytes, 64 bytes at a time.
     Span128Atom64 = 6,
 }
 
@@ -96,6 +96,15 @@ modes! {
     Nan = 1,
 }
 
+modes! {
+    /// How a wide im2col copy walks along W.
+    WideMode, "wide im2col",
+    /// As many pixels as the column has.
+    Columns = 0,
+    /// 128 pixels, whatever the column has.
+    Columns128 = 1,
+}
+
 impl Swizzle {
     /// The greatest inner box, bytes; `None` without swizzling.
     pub const fn span(self) -> Option<u32> {
@@ -119,8 +128,8 @@ impl Swizzle {
         }
     }
 
-    /// Whether it came after compute capability 9.0.
-    pub const fn needs_capability_10(self) -> bool {
+    /// Whether it moves pieces larger than 16 bytes.
+    pub const fn has_larger_atoms(self) -> bool {
         matches!(self, Self::Span128Atom32 | Self::Span128Atom32Flip8 | Self::Span128Atom64)
     }
 }
@@ -142,6 +151,9 @@ mod tests {
         }
         for (code, &mode) in (0u32..).zip(OobFill::ALL) {
             assert_eq!((mode.code(), OobFill::try_from(code)), (code, Ok(mode)));
+        }
+        for (code, &mode) in (0u32..).zip(WideMode::ALL) {
+            assert_eq!((mode.code(), WideMode::try_from(code)), (code, Ok(mode)));
         }
         let error = Swizzle::try_from(7).expect_err("there are seven");
         assert_eq!(error, UnknownMode { mode: "swizzle", code: 7, last: 6 });

@@ -84,7 +84,7 @@ impl TmaSupport {
             Ok(0) => return Self::NotOnThisDevice,
             Ok(_) => {}
         }
-        match driver.resolve("cuTensorMapEncodeTiled", NEEDED_VERSION) {
+        match driver.cuTensorMapEncodeTiled() {
             Ok(_) => Self::Supported,
             Err(missing) => Self::MissingSymbol(missing),
         }

@@ -21,14 +21,36 @@ pub enum Field {
     Stride(usize),
     /// Elements of the box along a dimension.
     Box(usize),
+    /// Number of offsets given for the lower corner of the pixel box, two fewer than dimensions.
+    LowerCornerCount,
+    /// Number of offsets given for the upper corner of the pixel box, two fewer than dimensions.
+    UpperCornerCount,
+    /// Offset of the pixel box's lower corner along a spatial dimension, the innermost (W) being 0.
+    LowerCorner(usize),
+    /// Offset of the pixel box's upper corner along a spatial dimension, the innermost (W) being 0.
+    UpperCorner(usize),
+    /// Pixels between both corners along a spatial dimension, the innermost (W) being 0.
+    PixelBox(usize),
+    /// One past the last pixel of the pixel box along a spatial dimension: the size plus the upper corner's offset.
+    PixelBoxEnd(usize),
+    /// Elements of a pixel that one copy moves.
+    ChannelsPerPixel,
+    /// Pixels that one copy moves.
+    PixelsPerColumn,
     /// Bytes of one inner row of the box.
     InnerBoxBytes,
+    /// Bytes of shared memory that one copy fills.
+    BoxBytes,
     /// Steps between elements that are loaded, along a dimension.
     ElementStride(usize),
+    /// Code of the interleave mode.
+    Interleave,
     /// Code of the swizzle mode.
     Swizzle,
     /// Code of the out-of-bounds fill.
     OobFill,
+    /// Bytes from the first to one past the last of the tensor.
+    Footprint,
     /// One past the last byte of the tensor, as an address.
     End,
     /// Bytes of shared memory that the tiles of all stages take.
@@ -43,26 +65,38 @@ pub enum Field {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limit {
     /// This much or more.
-    AtLeast(u128),
+    AtLeast(i128),
     /// This much or less.
-    AtMost(u128),
+    AtMost(i128),
     /// Less than this.
-    Below(u128),
+    Below(i128),
     /// A multiple of this.
-    MultipleOf(u128),
+    MultipleOf(i128),
     /// Exactly this.
-    Equal(u128),
+    Equal(i128),
+    /// One of these.
+    OneOf(&'static [i128]),
 }
 
 impl Limit {
     /// Whether `value` keeps to it.
-    pub const fn holds(self, value: u128) -> bool {
+    pub const fn holds(self, value: i128) -> bool {
         match self {
             Self::AtLeast(limit) => value >= limit,
             Self::AtMost(limit) => value <= limit,
             Self::Below(limit) => value < limit,
-            Self::MultipleOf(limit) => value.is_multiple_of(limit),
+            Self::MultipleOf(limit) => value % limit == 0,
             Self::Equal(limit) => value == limit,
+            Self::OneOf(values) => {
+                let mut i = 0;
+                while i < values.len() {
+                    if values[i] == value {
+                        return true;
+                    }
+                    i += 1;
+                }
+                false
+            }
         }
     }
 }
@@ -74,7 +108,7 @@ pub struct Violation {
     /// The field.
     pub field: Field,
     /// Its value.
-    pub value: u128,
+    pub value: i128,
     /// What it must be.
     pub limit: Limit,
     /// What makes the rule apply, empty where it always does.
@@ -88,7 +122,7 @@ fn because(reason: &str) -> String {
 /// One checker for every rule: the value keeps to the limit, or the violation says all of it.
 pub(crate) fn require(
     field: Field,
-    value: impl Into<u128>,
+    value: impl Into<i128>,
     limit: Limit,
     reason: &'static str,
 ) -> Result<(), Violation> {
@@ -107,10 +141,21 @@ impl fmt::Display for Field {
             Self::Size(i) => write!(f, "size[{i}]"),
             Self::Stride(i) => write!(f, "stride[{i}] in bytes"),
             Self::Box(i) => write!(f, "box[{i}]"),
+            Self::LowerCornerCount => f.write_str("the number of lower corner offsets"),
+            Self::UpperCornerCount => f.write_str("the number of upper corner offsets"),
+            Self::LowerCorner(i) => write!(f, "lower_corner[{i}]"),
+            Self::UpperCorner(i) => write!(f, "upper_corner[{i}]"),
+            Self::PixelBox(i) => write!(f, "pixel_box[{i}]"),
+            Self::PixelBoxEnd(i) => write!(f, "the end of pixel_box[{i}]"),
+            Self::ChannelsPerPixel => f.write_str("the channels per pixel"),
+            Self::PixelsPerColumn => f.write_str("the pixels per column"),
             Self::InnerBoxBytes => f.write_str("the inner box in bytes"),
+            Self::BoxBytes => f.write_str("the box in bytes"),
             Self::ElementStride(i) => write!(f, "element_stride[{i}]"),
+            Self::Interleave => f.write_str("the interleave code"),
             Self::Swizzle => f.write_str("the swizzle code"),
             Self::OobFill => f.write_str("the out-of-bounds fill code"),
+            Self::Footprint => f.write_str("the tensor's footprint in bytes"),
             Self::End => f.write_str("the tensor's end address"),
             Self::SharedMemory => f.write_str("the shared memory of all stages in bytes"),
             Self::Stages => f.write_str("the number of stages"),
@@ -127,6 +172,13 @@ impl fmt::Display for Limit {
             Self::Below(limit) => write!(f, "less than {limit}"),
             Self::MultipleOf(limit) => write!(f, "a multiple of {limit}"),
             Self::Equal(limit) => write!(f, "{limit}"),
+            Self::OneOf(values) => {
+                f.write_str("one of ")?;
+                for (i, value) in values.iter().enumerate() {
+                    write!(f, "{}{value}", if i == 0 { "" } else { ", " })?;
+                }
+                Ok(())
+            }
         }
     }
 }

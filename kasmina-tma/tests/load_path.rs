@@ -81,7 +81,11 @@ fn shapes_that_are_wrong_are_errors_whatever_is_forced() {
         (LoadShape { alignment: 24, ..good }, ShapeError::Alignment { alignment: 24, element: 4 }),
         (
             LoadShape { rows: 1 << 40, row_stride: 1 << 30, ..good },
-            ShapeError::TooLarge { rows: 1 << 40, row_stride: 1 << 30, element: 4 },
+            ShapeError::TooLarge { rows: 1 << 40, row_stride: 1 << 30, bits: 32 },
+        ),
+        (
+            LoadShape { row_stride: 65, data_type: DataType::U6Padded, ..good },
+            ShapeError::SplitByte { row_stride: 65, bits: 6 },
         ),
     ];
     for (shape, expected) in bad {
@@ -107,18 +111,27 @@ fn possible(
     capability: ComputeCapability,
     s: &LoadShape,
 ) -> bool {
-    let width = u128::from(s.data_type.bytes());
+    let bits = u128::from(s.data_type.bits());
+    let padded = [14, 15].contains(&s.data_type.code());
+    let bytes = |elements: u64| (u128::from(elements) * bits).div_ceil(8);
     let base = s.alignment >= 16;
-    let stride = s.rows == 1 || (u128::from(s.row_stride) * width).is_multiple_of(16);
-    let row = (u128::from(s.columns) * width).is_multiple_of(16);
+    let stride = s.rows == 1 || bytes(s.row_stride).is_multiple_of(16);
+    let row = bytes(s.columns).is_multiple_of(16);
     let off = matches!(tma, TmaSupport::Disabled { .. });
     match path {
         LoadPath::TensorMap => {
-            let stride_fits = s.rows == 1 || u128::from(s.row_stride) * width < 1 << 40;
-            let row_fits = u128::from(s.columns) * width <= (1 << 40) - 16;
-            let sizes_fit = s.rows <= 1 << 32 && s.columns <= 1 << 32;
+            let align = if padded { 32 } else { 16 };
+            let needed = if bits < 8 { 10 } else { 9 };
+            let stride_fits = s.rows == 1
+                || (bytes(s.row_stride) < 1 << 40 && bytes(s.row_stride).is_multiple_of(align));
+            let row_fits = bytes(s.columns).next_multiple_of(align) < 1 << 40;
+            let sizes_fit = s.rows <= 1 << 32
+                && s.columns <= 1 << 32
+                && (!padded || s.columns.is_multiple_of(128))
+                && (bits != 4 || s.columns.is_multiple_of(2));
             let fits = stride_fits && (s.rows > 1 || row_fits) && sizes_fit;
-            *tma == TmaSupport::Supported && capability.major >= 9 && base && stride && fits
+            let aligned = u128::from(s.alignment) >= align;
+            *tma == TmaSupport::Supported && capability.major >= needed && aligned && fits
         }
         LoadPath::Bulk => !off && capability.major >= 9 && base && stride && row,
         LoadPath::CpAsync => capability.major >= 8 && base && stride,
@@ -148,7 +161,7 @@ proptest! {
             TmaSupport::NoDriver(Unavailable::NoDevice),
         ][support].clone();
         let capability = ComputeCapability::new(major, 0);
-        let alignment = u64::from(data_type.bytes()) << alignment;
+        let alignment = u64::from(data_type.bits().div_ceil(8)) << alignment;
         let shape = LoadShape { rows, columns, row_stride: columns + padding, data_type, alignment };
         let can = |path: &LoadPath| possible(*path, &tma, capability, &shape);
         match (LoadPath::select(&tma, capability, &shape, forced), forced) {
@@ -165,8 +178,11 @@ proptest! {
                 prop_assert!(path == wanted && !can(&wanted));
             }
             (Err(NotPossible::Shape(ShapeError::TooLarge { .. })), _) => {
-                let width = u128::from(data_type.bytes());
-                prop_assert!(u128::from(rows) * u128::from(shape.row_stride) * width >= 1 << 64);
+                let bits = u128::from(data_type.bits());
+                prop_assert!(u128::from(rows) * u128::from(shape.row_stride) * bits >= 8 << 64);
+            }
+            (Err(NotPossible::Shape(ShapeError::SplitByte { .. })), _) => {
+                prop_assert!(rows > 1 && !(shape.row_stride * u64::from(data_type.bits())).is_multiple_of(8));
             }
             (Err(error), _) => prop_assert!(false, "{}", error),
         }

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use comfy_table::{CellAlignment, Table, presets};
 use kasmina_sys::Arch;
 use kasmina_sys::build::{
-    BuildError, Environment, KernelSet, Nvcc, Record, Status, Unit, compile, find_nvcc,
-    install_nvcc, status,
+    BuildError, Environment, KernelSet, Nvcc, Record, Resources, Status, TensorUse, Unit, compile,
+    find_nvcc, install_nvcc, status, without_bulk_tensor,
 };
 
-use crate::workspace;
+use crate::workspace::{self, WorkspaceError};
 
 /// Arguments of `cargo xtask build-kernels`.
 #[derive(Debug, clap::Args)]
@@ -18,7 +18,7 @@ pub struct Args {
     /// Build for these architectures alone, for example sm_90a or compute_90
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     arch: Vec<Arch>,
-    /// Fail when a kernel spills registers
+    /// Fail when a kernel spills registers, or should copy through tensor maps and does not
     #[arg(long)]
     check: bool,
     /// Compile what is fresh, too
@@ -31,6 +31,8 @@ pub struct Args {
 enum Failure {
     #[error(transparent)]
     Build(#[from] BuildError),
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
     #[error("could not write: {0}")]
     Output(#[from] io::Error),
     #[error("{0} lies in no Cargo workspace; run this inside the project")]
@@ -43,11 +45,10 @@ enum Failure {
 #[must_use]
 pub fn main(args: &Args) -> ExitCode {
     match run(args, &mut io::stdout().lock()) {
-        Ok(spilling) if args.check && !spilling.is_empty() => {
-            eprintln!("error: registers spill in {}", spilling.join(", "));
-            ExitCode::FAILURE
+        Ok(faults) => {
+            faults.iter().for_each(|fault| eprintln!("error: {fault}"));
+            if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Ok(_) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("error: {failure}");
             ExitCode::FAILURE
@@ -55,7 +56,7 @@ pub fn main(args: &Args) -> ExitCode {
     }
 }
 
-/// Builds and reports; returns the kernels that spill.
+/// Builds what can be built and reports; returns what could not, and what `--check` refuses.
 fn run(args: &Args, out: &mut dyn Write) -> Result<Vec<String>, Failure> {
     let here = std::env::current_dir()?;
     let root =
@@ -67,7 +68,7 @@ fn run(args: &Args, out: &mut dyn Write) -> Result<Vec<String>, Failure> {
     let archs = if args.arch.is_empty() { Arch::DEFAULT.to_vec() } else { args.arch.clone() };
     let environment = Environment::of_process();
     let mut nvcc = None;
-    let mut rows = Vec::new();
+    let (mut rows, mut faults) = (Vec::new(), Vec::new());
     for set in &sets {
         for unit in &set.units {
             let record = match status(unit)? {
@@ -81,7 +82,15 @@ fn run(args: &Args, out: &mut dyn Write) -> Result<Vec<String>, Failure> {
                     }
                     // Just filled where it was empty.
                     let Some(nvcc) = &nvcc else { continue };
-                    build(nvcc, set, unit, &archs, out)?
+                    match build(nvcc, set, unit, &archs, out) {
+                        Ok(record) => record,
+                        // One source of many: the others are built all the same.
+                        Err(Failure::Build(error)) => {
+                            faults.push(error.to_string());
+                            continue;
+                        }
+                        Err(failure) => return Err(failure),
+                    }
                 }
             };
             rows.push((set, unit, record));
@@ -90,9 +99,13 @@ fn run(args: &Args, out: &mut dyn Write) -> Result<Vec<String>, Failure> {
     writeln!(out, "{}", table(&rows))?;
     writeln!(
         out,
-        "PTX holds no machine code and has no row; embedded on the next compilation of each crate"
+        "tensor loads and stores: bulk-tensor instructions in the code; registers and the like: of machine code, PTX has none"
     )?;
-    Ok(spilling(&rows))
+    writeln!(out, "embedded on the next compilation of each crate")?;
+    if args.check {
+        faults.extend(refused(&rows));
+    }
+    Ok(faults)
 }
 
 fn build(
@@ -137,20 +150,26 @@ fn table(rows: &[(&KernelSet, &Unit, Record)]) -> Table {
         "stack B",
         "spill stores B",
         "spill loads B",
+        "tensor loads",
+        "tensor stores",
     ]);
     for (set, unit, record) in rows {
-        for kernel in &record.resources {
-            table.add_row([
-                set.package.clone(),
-                unit.name.clone(),
-                kernel.function.clone(),
-                kernel.arch.to_string(),
-                kernel.registers.map_or_else(|| "-".to_owned(), |count| count.to_string()),
-                kernel.shared_bytes.to_string(),
-                kernel.stack_bytes.to_string(),
-                kernel.spill_stores.to_string(),
-                kernel.spill_loads.to_string(),
-            ]);
+        for (name, arch, resources, tensors) in lines(record) {
+            let mut cells =
+                vec![set.package.clone(), unit.name.clone(), name.to_owned(), arch.to_string()];
+            let counts = [
+                resources.and_then(|row| row.registers),
+                resources.map(|row| row.shared_bytes),
+                resources.map(|row| row.stack_bytes),
+                resources.map(|row| row.spill_stores),
+                resources.map(|row| row.spill_loads),
+                tensors.map(|row| row.loads),
+                tensors.map(|row| row.stores),
+            ];
+            cells.extend(
+                counts.map(|count| count.map_or_else(|| "-".to_owned(), |n| n.to_string())),
+            );
+            table.add_row(cells);
         }
     }
     for column in table.column_iter_mut().skip(4) {
@@ -159,13 +178,44 @@ fn table(rows: &[(&KernelSet, &Unit, Record)]) -> Table {
     table
 }
 
-fn spilling(rows: &[(&KernelSet, &Unit, Record)]) -> Vec<String> {
-    rows.iter()
-        .flat_map(|(_, _, record)| &record.resources)
-        .filter(|kernel| kernel.spills())
-        .map(|kernel| {
+/// One line for each function and code: machine code has resources, kernels have their use of tensor maps, and functions
+/// that are called and not launched have the former alone.
+fn lines(
+    record: &Record,
+) -> impl Iterator<Item = (&str, Arch, Option<&Resources>, Option<&TensorUse>)> {
+    let is_same = |row: &Resources, tensors: &TensorUse| {
+        row.arch == tensors.arch && row.function == tensors.function
+    };
+    let machine_code = record.resources.iter().map(move |row| {
+        let tensors = record.tensors.iter().find(|tensors| is_same(row, tensors));
+        (row.function.as_str(), row.arch, Some(row), tensors)
+    });
+    let ptx = record
+        .tensors
+        .iter()
+        .filter(move |tensors| !record.resources.iter().any(|row| is_same(row, tensors)))
+        .map(|tensors| (tensors.function.as_str(), tensors.arch, None, Some(tensors)));
+    machine_code.chain(ptx)
+}
+
+/// What `--check` refuses, in words.
+fn refused(rows: &[(&KernelSet, &Unit, Record)]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (set, unit, record) in rows {
+        let place = format!("{}/{}", set.package, unit.name);
+        for kernel in record.resources.iter().filter(|kernel| kernel.spills()) {
             let (stores, loads) = (kernel.spill_stores, kernel.spill_loads);
-            format!("{} for {} ({stores} B stored, {loads} B loaded)", kernel.function, kernel.arch)
-        })
-        .collect()
+            faults.push(format!(
+                "{place}: registers spill in {} for {} ({stores} B stored, {loads} B loaded)",
+                kernel.function, kernel.arch
+            ));
+        }
+        for (kernel, arch) in without_bulk_tensor(&record.archs, &record.tensors) {
+            faults.push(format!(
+                "{place}: no bulk-tensor instruction is in {kernel} for {arch}, though it takes a tensor map, is named \
+                 bulk_tensor, or has them for another architecture"
+            ));
+        }
+    }
+    faults
 }

@@ -1,7 +1,10 @@
 #![doc = include_str!("../README.md")]
 
+pub mod bindings;
 pub mod build_kernels;
 pub mod doctor;
+pub mod gpu_bundle;
 pub mod make_cases;
+pub mod variants;
 pub mod verify;
 pub mod workspace;

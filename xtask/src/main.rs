@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{build_kernels, doctor, make_cases, verify};
+use xtask::{bindings, build_kernels, doctor, gpu_bundle, make_cases, variants, verify};
 
 #[derive(Debug, Parser)]
 #[command(name = "xtask", about = "Commands of the Kasmina workspace", version)]
@@ -14,10 +14,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make the driver's bindings from the pinned toolkit's headers, or compare them
+    Bindings(bindings::Args),
     /// Compile the GPU kernels, with an nvcc that is found or installed
     BuildKernels(build_kernels::Args),
     /// Show driver, devices, toolkit and kernels, and what would be chosen
     Doctor(doctor::Args),
+    /// Make a folder of GPU tests that runs on a machine with a driver and no Rust
+    GpuBundle(gpu_bundle::Args),
+    /// Write the sources that instantiate the streaming kernels, from their table
+    Variants(variants::Args),
     /// Run verification cases through a backend and judge what comes out
     Verify(verify::Args),
     /// Write random verification cases with expectations from the oracle
@@ -26,8 +32,11 @@ enum Command {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Bindings(args) => bindings::main(&args),
         Command::BuildKernels(args) => build_kernels::main(&args),
         Command::Doctor(args) => doctor::main(&args),
+        Command::GpuBundle(args) => gpu_bundle::main(&args),
+        Command::Variants(args) => variants::main(&args),
         Command::Verify(args) => verify::main(&args),
         Command::MakeCases(args) => make_cases::main(&args),
     }

@@ -1,8 +1,27 @@
-//! The workspace as files: its root, and the crates in it that carry kernels.
+//! The workspace as files: its root, and the crates in it that carry kernels, as Cargo knows them.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use kasmina_sys::build::{BuildError, KernelSet};
+use kasmina_sys::build::{BuildError, KERNEL_FOLDER, KernelSet, headers_variable};
+use serde::Deserialize;
+
+/// Why the workspace could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkspaceError {
+    /// A crate's kernels could not.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// Cargo would not say what is in it.
+    #[error("`{command}` failed: {reason}")]
+    Cargo {
+        /// What was run.
+        command: String,
+        /// What it said.
+        reason: String,
+    },
+}
 
 /// The folder of the workspace that `start` lies in: the nearest one upwards whose manifest has a `[workspace]` table.
 pub fn root(start: &Path) -> Option<PathBuf> {
@@ -15,23 +34,90 @@ pub fn root(start: &Path) -> Option<PathBuf> {
         .map(Path::to_owned)
 }
 
-/// The kernels of every crate below `root` that has any, by the crates' names.
+/// The Cargo that runs this, else the one on `PATH`.
+pub(crate) fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// The kernels of every member of the workspace at `root` that has any, by the crates' names.
+///
+/// Their headers are those of the crate itself and of its `[dependencies]` in this workspace that have `links`, as the
+/// crates' build scripts get to see them (`kasmina_sys::build::build_script`).
 ///
 /// # Errors
-/// A folder or file that cannot be read, or a name that cannot be used.
-pub fn kernel_sets(root: &Path) -> Result<Vec<KernelSet>, BuildError> {
-    let io = |source| BuildError::Io { path: root.to_owned(), source };
+/// Cargo does not understand the workspace, a folder or file cannot be read, or a name cannot be used.
+pub fn kernel_sets(root: &Path) -> Result<Vec<KernelSet>, WorkspaceError> {
+    let packages = metadata(root)?.packages;
     let mut sets = Vec::new();
-    for entry in std::fs::read_dir(root).map_err(io)? {
-        let folder = entry.map_err(io)?.path();
-        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
-        if let Some(name) = name.filter(|_| folder.join("Cargo.toml").is_file()) {
-            sets.push(KernelSet::open(&name, &folder.join("kernels"))?);
-        }
+    for package in &packages {
+        let folder = package.folder().join(KERNEL_FOLDER);
+        let set = KernelSet::open_with(&package.name, &folder, package.headers(&packages))?;
+        sets.push(set);
     }
     sets.retain(|set| !set.units.is_empty());
     sets.sort_by(|a, b| a.package.cmp(&b.package));
     Ok(sets)
+}
+
+/// What `cargo metadata` says, as far as it is needed here.
+#[derive(Debug, Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Package {
+    name: String,
+    manifest_path: PathBuf,
+    links: Option<String>,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Dependency {
+    /// None for `[dependencies]`: only those get to see what a build script hands on.
+    kind: Option<String>,
+    /// The folder, of a dependency that lies beside.
+    path: Option<PathBuf>,
+}
+
+impl Package {
+    fn folder(&self) -> &Path {
+        self.manifest_path.parent().unwrap_or(Path::new(""))
+    }
+
+    fn headers(&self, packages: &[Self]) -> Vec<PathBuf> {
+        let mut found: Vec<(String, PathBuf)> = self
+            .dependencies
+            .iter()
+            .filter(|dependency| dependency.kind.is_none())
+            .filter_map(|dependency| {
+                let path = dependency.path.as_deref()?;
+                let package = packages.iter().find(|package| package.folder() == path)?;
+                let headers = package.folder().join(KERNEL_FOLDER);
+                let variable = headers_variable(package.links.as_deref()?);
+                headers.is_dir().then_some((variable, headers))
+            })
+            .collect();
+        found.sort();
+        found.dedup();
+        found.into_iter().map(|(_, folder)| folder).collect()
+    }
+}
+
+fn metadata(root: &Path) -> Result<Metadata, WorkspaceError> {
+    let mut command = cargo();
+    command.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(root);
+    let failed = |reason: String| WorkspaceError::Cargo {
+        command: format!("cargo metadata --no-deps in {}", root.display()),
+        reason,
+    };
+    let output =
+        command.stdin(Stdio::null()).output().map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))
 }
 
 #[cfg(test)]
@@ -51,5 +137,12 @@ mod tests {
     #[test]
     fn a_folder_outside_any_workspace_has_no_root() {
         assert_eq!(root(Path::new("/")), None);
+    }
+
+    #[test]
+    fn a_folder_that_is_no_workspace_is_an_error_in_cargos_words() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let error = kernel_sets(folder.path()).expect_err("there is no manifest").to_string();
+        assert!(error.contains("cargo metadata") && error.contains("Cargo.toml"), "{error}");
     }
 }

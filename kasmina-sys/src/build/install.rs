@@ -1,4 +1,4 @@
-//! The pinned compiler, from its Python packages into the user's cache.
+//! The pinned compiler, headers and libclang, from their Python packages into the user's cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,13 +32,21 @@ pub(super) fn cache_folder(environment: &Environment) -> Result<PathBuf, BuildEr
     Ok(Path::new(home).join(".cache").join("kasmina"))
 }
 
+/// The libclang that reads headers for bindgen, so that everyone makes the same bindings.
+pub const PINNED_LIBCLANG: &str = "libclang==18.1.1";
+
 /// Where the pinned compiler lies under a cache folder.
 pub(super) fn installed_nvcc(cache: &Path) -> PathBuf {
-    installation(cache).join("nvidia").join("cu13").join("bin").join("nvcc")
+    toolkit(cache).join("bin").join("nvcc")
 }
 
-fn installation(cache: &Path) -> PathBuf {
-    cache.join(format!("cuda-{PINNED_RELEASE}"))
+/// Where the pinned toolkit's headers lie under a cache folder.
+pub(super) fn installed_headers(cache: &Path) -> PathBuf {
+    toolkit(cache).join("include")
+}
+
+fn toolkit(cache: &Path) -> PathBuf {
+    cache.join(format!("cuda-{PINNED_RELEASE}")).join("nvidia").join("cu13")
 }
 
 /// Installs the pinned compiler with `python3 -m pip`, about 270 MiB, and says so through `progress`.
@@ -52,35 +60,85 @@ pub fn install_nvcc(
     environment: &Environment,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Nvcc, BuildError> {
-    let cache = cache_folder(environment)?;
-    let (place, nvcc) = (installation(&cache), installed_nvcc(&cache));
-    if !nvcc.is_file() {
-        fs::create_dir_all(&cache).map_err(BuildError::io(&cache))?;
-        let staging = cache.join(format!("cuda-{PINNED_RELEASE}.{}.partial", std::process::id()));
-        progress(&format!("installing nvcc {PINNED_RELEASE} into {}", place.display()));
-        let outcome = pip_install(&staging).and_then(|()| move_into_place(&staging, &place, &nvcc));
-        if outcome.is_err() {
-            // Best effort: what stays behind is never taken for an installation.
-            let _ = fs::remove_dir_all(&staging);
-        }
-        outcome?;
-    }
+    let nvcc = install_toolkit(environment, progress)?.join("bin").join("nvcc");
     let release = ask_release(&nvcc).map_err(|outcome| BuildError::Install {
         command: format!("{} --version", nvcc.display()),
         outcome,
-        output: format!("remove {} and try again", place.display()),
+        output: "remove the installation and try again".to_owned(),
     })?;
     Ok(Nvcc { path: nvcc, release, origin: Origin::Cache })
 }
 
-fn pip_install(target: &Path) -> Result<(), BuildError> {
+/// Installs the same packages as [`install_nvcc`], in the same way, and returns the folder of their headers: those of exactly
+/// the pinned release, whatever toolkit is on this machine.
+///
+/// # Errors
+/// There is no Python, no pip, or no index within reach.
+pub fn install_headers(
+    environment: &Environment,
+    progress: &mut dyn FnMut(&str),
+) -> Result<PathBuf, BuildError> {
+    Ok(install_toolkit(environment, progress)?.join("include"))
+}
+
+/// Installs [`PINNED_LIBCLANG`] in the same way and returns the folder of the library, as `LIBCLANG_PATH` wants it.
+///
+/// # Errors
+/// There is no Python, no pip, or no index within reach.
+pub fn install_libclang(
+    environment: &Environment,
+    progress: &mut dyn FnMut(&str),
+) -> Result<PathBuf, BuildError> {
+    let cache = cache_folder(environment)?;
+    let name = PINNED_LIBCLANG.replace("==", "-");
+    let folder = cache.join(&name).join("clang").join("native");
+    let witness = folder.join("libclang.so");
+    install(&cache, &name, &witness, &[PINNED_LIBCLANG], progress)?;
+    Ok(folder)
+}
+
+fn install_toolkit(
+    environment: &Environment,
+    progress: &mut dyn FnMut(&str),
+) -> Result<PathBuf, BuildError> {
+    let cache = cache_folder(environment)?;
+    let name = format!("cuda-{PINNED_RELEASE}");
+    install(&cache, &name, &installed_nvcc(&cache), &PINNED_PACKAGES, progress)?;
+    Ok(toolkit(&cache))
+}
+
+/// Puts `packages` into `cache/name`, unless the file `witness`, which lies in it, is there already.
+fn install(
+    cache: &Path,
+    name: &str,
+    witness: &Path,
+    packages: &[&str],
+    progress: &mut dyn FnMut(&str),
+) -> Result<(), BuildError> {
+    if witness.is_file() {
+        return Ok(());
+    }
+    fs::create_dir_all(cache).map_err(BuildError::io(cache))?;
+    let place = cache.join(name);
+    let staging = cache.join(format!("{name}.{}.partial", std::process::id()));
+    progress(&format!("installing {name} into {}", place.display()));
+    let outcome =
+        pip_install(&staging, packages).and_then(|()| move_into_place(&staging, &place, witness));
+    if outcome.is_err() {
+        // Best effort: what stays behind is never taken for an installation.
+        let _ = fs::remove_dir_all(&staging);
+    }
+    outcome
+}
+
+fn pip_install(target: &Path, packages: &[&str]) -> Result<(), BuildError> {
     let mut command = Command::new("python3");
     command
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
         // Wheels alone, and exactly these: nothing is built and nothing else is resolved.
         .args(["--only-binary=:all:", "--no-deps", "--no-compile", "--target"])
         .arg(target)
-        .args(PINNED_PACKAGES)
+        .args(packages)
         .stdin(Stdio::null());
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let text = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
@@ -97,11 +155,11 @@ fn pip_install(target: &Path) -> Result<(), BuildError> {
     Err(failed(output.status.to_string(), said))
 }
 
-fn move_into_place(staging: &Path, place: &Path, nvcc: &Path) -> Result<(), BuildError> {
+fn move_into_place(staging: &Path, place: &Path, witness: &Path) -> Result<(), BuildError> {
     match fs::rename(staging, place) {
         Ok(()) => Ok(()),
         // Another run was first: its installation is as good as this one.
-        Err(_) if nvcc.is_file() => {
+        Err(_) if witness.is_file() => {
             let _ = fs::remove_dir_all(staging);
             Ok(())
         }

@@ -4,44 +4,53 @@
 //!   hash covers those, the flags and the architectures, and needs no toolkit to compute.
 //! - [`find_nvcc`] looks for a compiler and keeps the reason for each place passed by; [`install_nvcc`] brings one.
 //! - [`compile`] writes `<name>.fatbin` and beside it a [`Record`] of what made it; [`status`] says whether that still holds.
-//! - [`embed`] is a build script's whole work: it takes fresh fatbins into the crate and says why others were left out.
-//!   It never runs a compiler.
+//! - [`build_script`] is a build script's whole work: it takes fresh fatbins into the crate ([`embed`]), says why others were
+//!   left out, and hands the crate's headers on to its dependents. It never runs a compiler.
 //!
-//! A crate with kernels has this in its `build.rs`:
+//! A crate with kernels has `include!(concat!(env!("OUT_DIR"), "/kernels.rs"));` in its library, this crate with the feature
+//! `build` among its `[build-dependencies]`, and a `build.rs` whose `main` is
 //!
 //! ```no_run
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use kasmina_sys::build::{KernelSet, embed};
-//!
-//! let set = KernelSet::open(env!("CARGO_PKG_NAME"), "kernels".as_ref())?;
-//! let out = std::path::PathBuf::from(std::env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
-//! for path in embed(&set, &out)? {
-//!     println!("cargo::rerun-if-changed={}", path.display());
-//! }
-//! # Ok(())
-//! # }
+//! kasmina_sys::build::build_script();
 //! ```
 
+// The build script takes this and `generate.rs` in by itself, under the feature `bindgen`.
+#[cfg(test)]
+mod bindings;
 mod compile;
 mod embed;
 mod hash;
+mod headers;
 mod install;
 mod nvcc;
+mod ptx;
 mod record;
 mod report;
+mod script;
 mod sources;
 
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
+use crate::arch::Arch;
+
 pub use compile::{FLAGS, compile};
 pub use embed::embed;
 pub use hash::Hash;
-pub use install::{PINNED_PACKAGES, PINNED_RELEASE, install_nvcc};
+pub use headers::{HEADER_VARIABLES, HEADERS, find_headers};
+pub use install::{
+    PINNED_LIBCLANG, PINNED_PACKAGES, PINNED_RELEASE, install_headers, install_libclang,
+    install_nvcc,
+};
 pub use nvcc::{Environment, Nvcc, Origin, PassedBy, Release, Search, find_nvcc};
+pub use ptx::{TensorUse, without_bulk_tensor};
 pub use record::{Record, Status, status};
 pub use report::{Resources, parse_resources};
+pub use script::{build_script, headers_variable};
 pub use sources::{KernelSet, Unit};
+
+/// The folder of a crate's kernels, beside its manifest.
+pub const KERNEL_FOLDER: &str = "kernels";
 
 /// Why kernels could not be found, compiled or taken in.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +63,13 @@ pub enum BuildError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+
+    /// A build script's work was asked for outside of one.
+    #[error("{variable} is not set; call this from a build.rs, to which Cargo gives it")]
+    NoBuildScript {
+        /// The variable.
+        variable: &'static str,
     },
 
     /// An include that no rule of this module can follow was seen by the compiler.
@@ -99,6 +115,30 @@ pub enum BuildError {
         output: String,
     },
 
+    /// There are no headers to make bindings from.
+    #[error(
+        "the driver API's headers were not found; install the CUDA toolkit, 12.8 or later, and name its include folder in \
+         KASMINA_CUDA_INCLUDE\n  {}",
+        passed_by.join("\n  ")
+    )]
+    NoHeaders {
+        /// Every place that was looked at, with what was wrong there.
+        passed_by: Vec<String>,
+    },
+
+    /// The bindings could not be made.
+    #[error(
+        "no bindings from {}: {reason}; they need the headers of CUDA 12.8 or later (KASMINA_CUDA_INCLUDE), a C compiler, and \
+         libclang (LIBCLANG_PATH)",
+        include.display()
+    )]
+    Bindings {
+        /// The folder of the headers.
+        include: PathBuf,
+        /// What was wrong.
+        reason: String,
+    },
+
     /// nvcc refused a source.
     #[error("nvcc could not compile {} ({status})\n{output}", unit.display())]
     Compile {
@@ -108,6 +148,23 @@ pub enum BuildError {
         status: ExitStatus,
         /// What it wrote.
         output: String,
+    },
+
+    /// The compiler did not leave what is read to judge its code.
+    #[error(
+        "nvcc {release} left no {what} of {} for {arch}; releases from {} to {PINNED_RELEASE} are known to",
+        unit.display(),
+        Release::OLDEST
+    )]
+    Unreported {
+        /// The source.
+        unit: PathBuf,
+        /// The compiler's release.
+        release: Release,
+        /// The code in question.
+        arch: Arch,
+        /// What is missing.
+        what: String,
     },
 
     /// A compilation for nothing.

@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 use std::fs;
 
 use super::nvcc::Release;
+use super::ptx::TensorUse;
 use super::report::Resources;
 use super::sources::Unit;
 use super::{BuildError, Hash};
 use crate::arch::Arch;
 
 /// First line of a record; another one makes it stale.
-const FORMAT: &str = "kasmina-kernel-record 1";
+const FORMAT: &str = "kasmina-kernel-record 2";
 
 /// The making of one fatbin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +24,10 @@ pub struct Record {
     pub nvcc: Release,
     /// The code inside.
     pub archs: Vec<Arch>,
-    /// What the assembler said of each kernel.
+    /// What the assembler said of each kernel, for machine code.
     pub resources: Vec<Resources>,
+    /// What each kernel does with tensor maps, for machine code and PTX.
+    pub tensors: Vec<TensorUse>,
 }
 
 /// What stands beside a `.cu` file.
@@ -91,6 +94,14 @@ impl Record {
                 row.spill_loads
             );
         }
+        for row in &self.tensors {
+            let map = if row.takes_map { "map" } else { "-" };
+            let _ = writeln!(
+                text,
+                "tensor {} {} {map} {} {} {}",
+                row.function, row.arch, row.loads, row.stores, row.edits
+            );
+        }
         text
     }
 
@@ -101,7 +112,7 @@ impl Record {
             return None;
         }
         let (mut sources, mut fatbin, mut nvcc) = (None, None, None);
-        let (mut archs, mut resources) = (Vec::new(), Vec::new());
+        let (mut archs, mut resources, mut tensors) = (Vec::new(), Vec::new(), Vec::new());
         for line in lines {
             let (key, value) = line.split_once(' ')?;
             match key {
@@ -110,10 +121,12 @@ impl Record {
                 "nvcc" => nvcc = Some(Release::parse(value)?),
                 "arch" => archs.push(value.parse().ok()?),
                 "kernel" => resources.push(parse_kernel(value)?),
+                "tensor" => tensors.push(parse_tensor(value)?),
                 _ => return None,
             }
         }
-        Some(Self { sources: sources?, fatbin: fatbin?, nvcc: nvcc?, archs, resources })
+        let (sources, fatbin, nvcc) = (sources?, fatbin?, nvcc?);
+        Some(Self { sources, fatbin, nvcc, archs, resources, tensors })
     }
 }
 
@@ -130,6 +143,25 @@ fn parse_kernel(value: &str) -> Option<Resources> {
         stack_bytes: stack.parse().ok()?,
         spill_stores: stores.parse().ok()?,
         spill_loads: loads.parse().ok()?,
+    })
+}
+
+fn parse_tensor(value: &str) -> Option<TensorUse> {
+    let words: Vec<&str> = value.split(' ').collect();
+    let [function, arch, map, loads, stores, edits] = words[..] else {
+        return None;
+    };
+    Some(TensorUse {
+        function: function.to_owned(),
+        arch: arch.parse().ok()?,
+        takes_map: match map {
+            "map" => true,
+            "-" => false,
+            _ => return None,
+        },
+        loads: loads.parse().ok()?,
+        stores: stores.parse().ok()?,
+        edits: edits.parse().ok()?,
     })
 }
 
@@ -154,6 +186,16 @@ mod tests {
                 spill_stores: 3,
                 spill_loads: 4,
             }],
+            tensors: [true, false]
+                .map(|takes_map| TensorUse {
+                    function: "k".into(),
+                    arch: Arch::new(9, 0, CodeKind::Ptx),
+                    takes_map,
+                    loads: 5,
+                    stores: 6,
+                    edits: 7,
+                })
+                .to_vec(),
         }
     }
 
@@ -163,14 +205,15 @@ mod tests {
     }
 
     #[test]
-    fn a_record_cut_off_in_its_head_or_from_the_future_is_refused() {
+    fn a_record_cut_off_in_its_head_or_of_another_format_is_refused() {
         let text = record().to_text();
         let head: Vec<&str> = text.lines().take(4).collect();
         for lines in 0..4 {
             assert_eq!(Record::parse(&head[..lines].join("\n")), None, "{lines} lines");
         }
-        assert_eq!(Record::parse(&text.replace("record 1", "record 2")), None);
+        assert_eq!(Record::parse(&text.replace("record 2", "record 1")), None);
         assert_eq!(Record::parse(&format!("{text}novelty x\n")), None);
+        assert_eq!(Record::parse(&text.replace(" map ", " maybe ")), None);
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 pub mod report;
 
-use report::{DeviceReport, Outcome, Report, examine};
+use report::{CodeReport, DeviceReport, Outcome, Report, examine};
 
 /// Arguments of `cargo xtask doctor`.
 #[derive(Debug, clap::Args)]
@@ -15,10 +15,13 @@ pub struct Args {
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
+    /// Fail unless there is a GPU that passes the self-check
+    #[arg(long)]
+    require_gpu: bool,
 }
 
-/// Runs the command. A machine without a GPU is no failure: the report says so. A GPU that computes something else than the
-/// host is one.
+/// Runs the command. A machine without a GPU is no failure unless one is required: the report says so. A GPU that computes
+/// something else than the host is one.
 #[must_use]
 pub fn main(args: &Args) -> ExitCode {
     let report = examine();
@@ -37,11 +40,19 @@ pub fn main(args: &Args) -> ExitCode {
     if report.devices.iter().any(|device| device.failed_self_check) {
         return ExitCode::FAILURE;
     }
+    let passed = |device: &DeviceReport| matches!(device.self_check, Outcome::Found(_));
+    if args.require_gpu && !report.devices.iter().any(passed) {
+        eprintln!("error: --require-gpu, and no GPU passed the self-check; the report says why");
+        return ExitCode::FAILURE;
+    }
     ExitCode::SUCCESS
 }
 
 fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "driver      {}", text(&report.driver))?;
+    if let Some(release) = &report.driver_release {
+        writeln!(out, "            release {release}")?;
+    }
     if let Some(reason) = &report.no_devices {
         writeln!(out, "devices     none: {reason}")?;
     }
@@ -76,12 +87,28 @@ fn print_device(device: &DeviceReport, out: &mut dyn Write) -> io::Result<()> {
     if let Some(uuid) = &device.uuid {
         writeln!(out, "            uuid        {}", text(uuid))?;
     }
-    writeln!(out, "            kernels     {}", text(&device.code))?;
+    for CodeReport { package, name, code } in &device.code {
+        writeln!(out, "            kernels     {package}/{name}: {}", text(code))?;
+    }
     writeln!(out, "            self-check  {}", text(&device.self_check))?;
+    for feature in &device.features {
+        let supported = match (feature.supported, &feature.reason) {
+            (Some(true), _) => "yes",
+            (Some(false), _) => "no",
+            (None, reason) => reason.as_deref().unwrap_or("unknown"),
+        };
+        writeln!(out, "            {:<19} {supported}", feature.name)?;
+    }
     writeln!(out, "            TMA         {}", device.tma)?;
     writeln!(out, "            load path   {} for {}", text(&device.load_path), device.load_shape)?;
-    for rung in &device.passed_by {
-        writeln!(out, "                        not {}: {}", rung.path, rung.reason)?;
+    for rung in &device.ladder {
+        let state = match (rung.chosen, rung.possible) {
+            (true, _) => "chosen",
+            (false, true) => "possible",
+            (false, false) => "not possible",
+        };
+        let reason = rung.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        writeln!(out, "                        {:<10}  {state}{reason}", rung.path)?;
     }
     Ok(())
 }

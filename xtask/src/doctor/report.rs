@@ -5,19 +5,26 @@ use std::path::Path;
 use kasmina_core::Device as CoreDevice;
 use kasmina_sys::build::{Environment, Status, find_nvcc, status};
 use kasmina_sys::{
-    Arch, DeviceInfo, DeviceProbe, Driver, Error, KERNELS, KernelImage, PACKAGE, Unavailable,
-    probe, self_check,
+    Arch, ComputeCapability, Device, DeviceAttribute, DeviceInfo, DeviceProbe, Driver, Error,
+    KERNELS, KernelImage, PACKAGE, Unavailable, probe, self_check,
 };
-use kasmina_tma::{DataType, LoadPath, LoadShape, TmaSupport};
+use kasmina_tma::{DataType, LoadPath, LoadShape, NotPossible, TmaSupport};
 use serde::Serialize;
 
 use crate::workspace;
 
+/// Of the JSON: a key that goes or means something else counts it up, a new key does not.
+pub const SCHEMA: u32 = 1;
+
 /// Everything that was looked at.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
     /// The driver's version and file.
     pub driver: Outcome,
+    /// The kernel module's release, which is not the CUDA version that the driver is for; `None` where none is loaded.
+    pub driver_release: Option<String>,
     /// Why there are no devices although there is a driver.
     pub no_devices: Option<String>,
     /// Every device.
@@ -55,8 +62,10 @@ pub struct DeviceReport {
     pub multiprocessors: Option<u32>,
     /// Bytes.
     pub total_memory: Option<u64>,
-    /// The code of this crate's kernels that it would run.
-    pub code: Outcome,
+    /// What the device can do beyond its capability.
+    pub features: Vec<FeatureReport>,
+    /// For every image in this executable, the code that the device would run.
+    pub code: Vec<CodeReport>,
     /// A kernel launched and compared with the host.
     pub self_check: Outcome,
     /// Whether the device computed something else than the host.
@@ -65,19 +74,45 @@ pub struct DeviceReport {
     pub tma: String,
     /// The matrix that the load ladder was asked about.
     pub load_shape: String,
-    /// The rung of the load ladder.
+    /// The rung of the load ladder that would be taken.
     pub load_path: Outcome,
-    /// Every better rung.
-    pub passed_by: Vec<RungReport>,
+    /// Every rung, best first; empty where the capability is not known.
+    pub ladder: Vec<RungReport>,
 }
 
-/// A rung that was passed by.
+/// A rung of the load ladder.
 #[derive(Debug, Serialize)]
 pub struct RungReport {
     /// Which.
     pub path: String,
-    /// Why.
-    pub reason: String,
+    /// Whether it would be taken.
+    pub chosen: bool,
+    /// Whether it could be.
+    pub possible: bool,
+    /// Why it is not taken; `None` for the one that is.
+    pub reason: Option<String>,
+}
+
+/// A device attribute that is yes or no.
+#[derive(Debug, Serialize)]
+pub struct FeatureReport {
+    /// Which.
+    pub name: &'static str,
+    /// `None` where the driver did not say.
+    pub supported: Option<bool>,
+    /// Why it did not.
+    pub reason: Option<String>,
+}
+
+/// An image on a device.
+#[derive(Debug, Serialize)]
+pub struct CodeReport {
+    /// The crate.
+    pub package: &'static str,
+    /// The fatbin.
+    pub name: &'static str,
+    /// The code that would run.
+    pub code: Outcome,
 }
 
 /// Where nvcc was looked for.
@@ -111,12 +146,32 @@ pub struct AutoReport {
     pub because: Option<String>,
 }
 
+/// Where the driver's kernel module tells its release.
+const MODULE_RELEASE: &str = "/sys/module/nvidia/version";
+
+/// What the kernels and the safe layer use where a device has it.
+const FEATURES: [(&str, DeviceAttribute); 4] = [
+    ("memory-pools", DeviceAttribute::MEMORY_POOLS_SUPPORTED),
+    ("cooperative-launch", DeviceAttribute::COOPERATIVE_LAUNCH),
+    ("cluster-launch", DeviceAttribute::CLUSTER_LAUNCH),
+    ("tensor-maps", DeviceAttribute::TENSOR_MAP_ACCESS_SUPPORTED),
+];
+
+/// Every image in this executable.
+fn images() -> impl Iterator<Item = &'static KernelImage> {
+    KERNELS.iter().chain(&kasmina_tma::KERNELS)
+}
+
 /// Looks at everything. Nothing of it fails: what cannot be looked at is part of the report.
 pub fn examine() -> Report {
     let probe = probe(PACKAGE, &KERNELS);
     let auto = CoreDevice::auto();
     Report {
+        schema: SCHEMA,
         driver: outcome(&probe.driver, |driver| describe_driver(driver)),
+        driver_release: std::fs::read_to_string(MODULE_RELEASE)
+            .ok()
+            .map(|release| release.trim().to_owned()),
         no_devices: probe.no_devices.as_ref().map(Unavailable::to_string),
         devices: probe.devices.iter().map(examine_device).collect(),
         toolkit: examine_toolkit(),
@@ -167,11 +222,8 @@ fn examine_device(found: &DeviceProbe) -> DeviceReport {
     let device = found.device;
     let info = found.info.as_ref().ok();
     let tma = TmaSupport::detect(&device);
-    let (load_path, passed_by) = match info {
-        Some(info) => match LoadPath::select(&tma, info.capability, &SHAPE, None) {
-            Ok(selection) => (Outcome::Found(selection.path.to_string()), selection.passed_by),
-            Err(error) => (Outcome::Unavailable(error.to_string()), Vec::new()),
-        },
+    let (load_path, ladder) = match info {
+        Some(info) => climb(&tma, info.capability),
         None => (Outcome::Unavailable("the capability is not known".to_owned()), Vec::new()),
     };
     let check = self_check(device);
@@ -182,7 +234,11 @@ fn examine_device(found: &DeviceProbe) -> DeviceReport {
         compute_capability: info.map(|info| info.capability.to_string()),
         multiprocessors: info.map(|info| info.multiprocessors),
         total_memory: info.map(|info| info.total_memory),
-        code: outcome(&found.code, |archs| list(archs)),
+        features: FEATURES
+            .iter()
+            .map(|&(name, attribute)| feature(&device, name, attribute))
+            .collect(),
+        code: images().map(|image| code(&device, &found.info, image)).collect(),
         self_check: outcome(&check, |check| {
             format!(
                 "passed: {} words, code compiled for {}, running as machine code {}, {} registers",
@@ -193,11 +249,54 @@ fn examine_device(found: &DeviceProbe) -> DeviceReport {
         tma: tma.to_string(),
         load_shape: format!("{} × {} {}, dense", SHAPE.rows, SHAPE.columns, SHAPE.data_type),
         load_path,
-        passed_by: passed_by
-            .into_iter()
-            .map(|rung| RungReport { path: rung.path.to_string(), reason: rung.reason.to_string() })
-            .collect(),
+        ladder,
     }
+}
+
+/// The rung that would be taken, and what there is to say of each: every one is asked for by itself too, since the ladder
+/// stops at the first that is possible.
+fn climb(tma: &TmaSupport, capability: ComputeCapability) -> (Outcome, Vec<RungReport>) {
+    let chosen = match LoadPath::select(tma, capability, &SHAPE, None) {
+        Ok(selection) => selection.path,
+        Err(error) => return (Outcome::Unavailable(error.to_string()), Vec::new()),
+    };
+    let rungs = LoadPath::LADDER.into_iter().map(|path| {
+        let refusal = match LoadPath::select(tma, capability, &SHAPE, Some(path)) {
+            Ok(_) => None,
+            Err(NotPossible::Forced { reason, .. }) => Some(reason.to_string()),
+            Err(other) => Some(other.to_string()),
+        };
+        let possible = refusal.is_none();
+        let better = (possible && path != chosen).then(|| format!("{chosen} is better"));
+        RungReport {
+            path: path.to_string(),
+            chosen: path == chosen,
+            possible,
+            reason: refusal.or(better),
+        }
+    });
+    (Outcome::Found(chosen.to_string()), rungs.collect())
+}
+
+fn feature(device: &Device, name: &'static str, attribute: DeviceAttribute) -> FeatureReport {
+    match device.attribute(attribute) {
+        Ok(value) => FeatureReport { name, supported: Some(value != 0), reason: None },
+        Err(error) => FeatureReport { name, supported: None, reason: Some(error.to_string()) },
+    }
+}
+
+fn code(
+    device: &Device,
+    info: &Result<DeviceInfo, Error>,
+    image: &'static KernelImage,
+) -> CodeReport {
+    let code = match info {
+        Ok(info) => {
+            outcome(&image.code_for(info.capability, device.driver().version()), Arch::to_string)
+        }
+        Err(error) => Outcome::Unavailable(error.to_string()),
+    };
+    CodeReport { package: image.package, name: image.name, code }
 }
 
 fn list(archs: &[Arch]) -> String {
@@ -222,8 +321,7 @@ fn examine_toolkit() -> ToolkitReport {
 
 /// Every image in this executable, and beside it the file in the workspace where one is around.
 fn examine_kernels() -> Vec<KernelReport> {
-    let mut reports: Vec<KernelReport> = KERNELS
-        .iter()
+    let mut reports: Vec<KernelReport> = images()
         .map(|image| KernelReport {
             package: image.package.to_owned(),
             name: image.name.to_owned(),

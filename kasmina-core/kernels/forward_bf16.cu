@@ -1,0 +1,26 @@
+// Made by `cargo xtask variants` from the table in src/cuda/variants.rs. Not to be changed by hand.
+
+#include "forward_kernels.cuh"
+
+KASMINA_FORWARD_BULK_TENSOR(kasmina_forward_bf16_bulk_tensor_packet_copy, bf16, Packet, Copy)
+KASMINA_FORWARD_BULK(kasmina_forward_bf16_bulk_packet_copy, bf16, Packet, Copy)
+KASMINA_FORWARD_ASYNC(kasmina_forward_bf16_cp_async_packet_copy, bf16, Packet, Copy, 1)
+KASMINA_FORWARD_DIRECT(kasmina_forward_bf16_vector16_packet_copy, bf16, Packet, Copy, true, 1)
+KASMINA_FORWARD_BULK_TENSOR(kasmina_forward_bf16_bulk_tensor_packet_compute, bf16, Packet, Compute)
+KASMINA_FORWARD_BULK(kasmina_forward_bf16_bulk_packet_compute, bf16, Packet, Compute)
+KASMINA_FORWARD_ASYNC(kasmina_forward_bf16_cp_async_packet_compute, bf16, Packet, Compute, 1)
+KASMINA_FORWARD_DIRECT(kasmina_forward_bf16_vector16_packet_compute, bf16, Packet, Compute, true, 1)
+KASMINA_FORWARD_BULK_TENSOR(kasmina_forward_bf16_bulk_tensor_column_copy, bf16, Column, Copy)
+KASMINA_FORWARD_BULK(kasmina_forward_bf16_bulk_column_copy, bf16, Column, Copy)
+KASMINA_FORWARD_ASYNC(kasmina_forward_bf16_cp_async_column_copy, bf16, Column, Copy, 1)
+KASMINA_FORWARD_DIRECT(kasmina_forward_bf16_vector16_column_copy, bf16, Column, Copy, true, 1)
+KASMINA_FORWARD_BULK_TENSOR(kasmina_forward_bf16_bulk_tensor_column_compute, bf16, Column, Compute)
+KASMINA_FORWARD_BULK(kasmina_forward_bf16_bulk_column_compute, bf16, Column, Compute)
+KASMINA_FORWARD_ASYNC(kasmina_forward_bf16_cp_async_column_compute, bf16, Column, Compute, 1)
+KASMINA_FORWARD_DIRECT(kasmina_forward_bf16_vector16_column_compute, bf16, Column, Compute, true, 1)
+KASMINA_FORWARD_DIRECT(kasmina_forward_bf16_scalar_column_compute, bf16, Column, Compute, false, 1)
+KASMINA_FORWARD_BULK_TENSOR(kasmina_forward_bf16_bulk_tensor_off_compute, bf16, Off, Compute)
+KASMINA_FORWARD_BULK(kasmina_forward_bf16_bulk_off_compute, bf16, Off, Compute)
+KASMINA_FORWARD_ASYNC(kasmina_forward_bf16_cp_async_off_compute, bf16, Off, Compute, 1)
+KASMINA_FORWARD_DIRECT(kasmina_forward_bf16_vector16_off_compute, bf16, Off, Compute, true, 1)
+KASMINA_FORWARD_DIRECT(kasmina_forward_bf16_scalar_off_compute, bf16, Off, Compute, false, 1)

@@ -1,0 +1,42 @@
+// Macros that make the streaming forward kernels. What each name says: element, load path, telemetry, mode.
+#pragma once
+
+#include "stream_forward.cuh"
+
+using namespace kasmina;
+using namespace kasmina::stream;
+
+// Without the copy engine these are in the fatbin by name alone: the host does not choose them for such a device.
+#if KASMINA_TMA_AVAILABLE
+#define KASMINA_WITH_TMA(...) __VA_ARGS__
+#else
+#define KASMINA_WITH_TMA(...) __trap()
+#endif
+
+#define KASMINA_FORWARD_BULK_TENSOR(name, T, telemetry, mode)                                                       \
+    extern "C" __global__ void __launch_bounds__(kWorkers + 64, 1)                                                 \
+        name(const __grid_constant__ tma::TensorMap x_map, const __grid_constant__ tma::TensorMap y_map,           \
+             const __grid_constant__ ForwardParams p)                                                              \
+    {                                                                                                              \
+        KASMINA_WITH_TMA(forward_bulk<T, Telemetry::telemetry, Mode::mode, true>(&x_map, &y_map, p));              \
+    }
+
+#define KASMINA_FORWARD_BULK(name, T, telemetry, mode)                                                              \
+    extern "C" __global__ void __launch_bounds__(kWorkers + 64, 1) name(const __grid_constant__ ForwardParams p)   \
+    {                                                                                                              \
+        KASMINA_WITH_TMA(forward_bulk<T, Telemetry::telemetry, Mode::mode, false>(nullptr, nullptr, p));           \
+    }
+
+// `blocks` of these run on a multiprocessor at once: two, but one of 16-bit kernels that compute or count by columns, whose
+// registers would not suffice. One block has 32 KiB under way.
+#define KASMINA_FORWARD_DIRECT(name, T, telemetry, mode, aligned, blocks)                                           \
+    extern "C" __global__ void __launch_bounds__(kWorkers, blocks) name(const __grid_constant__ ForwardParams p)   \
+    {                                                                                                              \
+        forward_direct<T, Telemetry::telemetry, Mode::mode, aligned>(p);                                           \
+    }
+
+#define KASMINA_FORWARD_ASYNC(name, T, telemetry, mode, blocks)                                                     \
+    extern "C" __global__ void __launch_bounds__(kWorkers, blocks) name(const __grid_constant__ ForwardParams p)   \
+    {                                                                                                              \
+        forward_async<T, Telemetry::telemetry, Mode::mode>(p);                                                     \
+    }

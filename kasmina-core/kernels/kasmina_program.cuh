@@ -1,0 +1,144 @@
+// Column programs: y = v·(v·p > 0 ? on : off) + bias with v the guarded x, forward and backward.
+//
+// Source: src/lower.rs and `Step::run` of src/cpu/pointwise.rs. y and grad_x are rounded as there, operation by operation,
+// so the CPU and the GPU give the same bits (but for the payload of a NaN, and what kasmina_stability.cuh says of zero
+// bounds). The column sums are not: they may be fused and are added in the kernel's own order.
+#pragma once
+
+#include "kasmina_stability.cuh"
+
+namespace kasmina {
+
+// Four floats a column, read as one float4.
+struct alignas(16) ColumnProgram {
+    // Factor where x·polarity > 0.
+    float on;
+    // Factor elsewhere.
+    float off;
+    // Added last.
+    float bias;
+    // Sign of the branch's weight: −1, 0 or 1.
+    float polarity;
+
+    KASMINA_HD static ColumnProgram identity() { return {1.0f, 1.0f, 0.0f, 1.0f}; }
+
+    // Whether the input gradient does not depend on x.
+    KASMINA_HD bool is_linear() const { return on == off; }
+
+    KASMINA_HD bool is_on(float v) const { return mul_rn(v, polarity) > 0.0f; }
+
+    // The value before the output clamp, for a guarded v.
+    KASMINA_HD float value(float v, float factor) const { return add_rn(mul_rn(v, factor), bias); }
+};
+static_assert(sizeof(ColumnProgram) == 16, "one 16-byte load a column");
+
+// y of one element. Columns that are copied must not come here: an unguarded NaN leaves with another payload.
+template <bool Guarded>
+KASMINA_HD float apply(const ColumnProgram& program, const Guards<Guarded>& guards, float x)
+{
+    const float v = guards.sanitize(x);
+    const float factor = program.is_on(v) ? program.on : program.off;
+    return guards.clamp(program.value(v, factor));
+}
+
+// What backward does with a program.
+enum class Pass : uint32_t {
+    // Gradients of x and of parameters of a branch that is on path.
+    Path = 0,
+    // Parameter gradients of a training branch (a program at alpha = 1) from the task gradient, which passes the output
+    // clamp first.
+    StraightThrough = 1,
+    // Parameter gradients of the mean of (T(x) − x)²: T(x) − x takes the place of g, and the factor 2 / (rows · c) is
+    // applied when the sums are finalized.
+    Reconstruction = 2,
+};
+
+// One element taken backward.
+struct BackwardStep {
+    // The gradient behind the output clamp; T(x) − x in a reconstruction.
+    float masked;
+    // The gradient of x, 0 where x was clamped or was not a number.
+    float grad_x;
+    // masked · v.
+    float product;
+    // The product where v·p > 0, 0 elsewhere.
+    float product_on;
+    // The guarded x.
+    float v;
+    // Whether v·p > 0.
+    bool on;
+};
+
+template <Pass Kind, bool Guarded>
+KASMINA_HD BackwardStep backward(const ColumnProgram& program, const Guards<Guarded>& guards, float x, float g)
+{
+    BackwardStep step;
+    step.v = guards.sanitize(x);
+    step.on = program.is_on(step.v);
+    const float factor = step.on ? program.on : program.off;
+    const float t = program.value(step.v, factor);
+    step.masked = Kind == Pass::Reconstruction ? sub_rn(t, step.v) : guards.mask(t, g);
+    step.grad_x = guards.mask(x, mul_rn(step.masked, factor));
+    step.product = mul_rn(step.masked, step.v);
+    step.product_on = step.on ? step.product : 0.0f;
+    return step;
+}
+
+// The gradient of x of a linear program in fast mode, which needs no x.
+KASMINA_HD float backward_without_x(const ColumnProgram& program, float g)
+{
+    return mul_rn(g, program.on);
+}
+
+// A thread's sums of one column over a few rows. In f32: fold them into totals after some dozens of rows.
+struct ColumnSums {
+    float g;
+    float gx;
+    float gx_on;
+    // Σ (T(x) − x)², for a reconstruction.
+    float square;
+
+    KASMINA_HD static ColumnSums zero() { return {0.0f, 0.0f, 0.0f, 0.0f}; }
+
+    template <bool Squares>
+    KASMINA_HD void add(const BackwardStep& step)
+    {
+        g += step.masked;
+        gx = fmaf(step.masked, step.v, gx);
+        if (step.on) gx_on = fmaf(step.masked, step.v, gx_on);
+        if constexpr (Squares) square = fmaf(step.masked, step.masked, square);
+    }
+
+    // For programs without x.
+    KASMINA_HD void add_gradient(float masked) { g += masked; }
+};
+
+// The sums of one column in the form in which they leave a block. Neutral element: zero(). Merge in a fixed order.
+struct ColumnTotals {
+    double g;
+    double gx;
+    double gx_on;
+    double square;
+
+    KASMINA_HD static ColumnTotals zero() { return {0.0, 0.0, 0.0, 0.0}; }
+
+    // Takes the sums of some rows and starts them anew.
+    KASMINA_HD void fold(ColumnSums& sums)
+    {
+        g += static_cast<double>(sums.g);
+        gx += static_cast<double>(sums.gx);
+        gx_on += static_cast<double>(sums.gx_on);
+        square += static_cast<double>(sums.square);
+        sums = ColumnSums::zero();
+    }
+
+    KASMINA_HD void merge(const ColumnTotals& other)
+    {
+        g += other.g;
+        gx += other.gx;
+        gx_on += other.gx_on;
+        square += other.square;
+    }
+};
+
+} // namespace kasmina

@@ -1,0 +1,83 @@
+// How a matrix is cut for the streaming kernels, and what a forward launch is told. The Rust side has the same structs.
+//
+// Columns are cut into tiles of whole 16-byte packets. `groups` blocks share a tile; block g takes the row blocks g, g + groups,
+// g + 2·groups, …, so that at any time the blocks together read neighbouring rows: one region of memory, as a copy does. (On an
+// H200 a contiguous range of rows for each block reached 0.89 of a device copy, this 0.95.) In a block a thread keeps its packet
+// of columns for good, so statistics and sums stay in registers and leave the block once.
+#pragma once
+
+#include <cstdint>
+
+#include "kasmina_moments.cuh"
+#include "kasmina_program.cuh"
+
+namespace kasmina::stream {
+
+constexpr uint32_t kPacketBytes = 16;
+// Threads of a block that compute. The bulk kernels have a warp that loads and one that stores beside them.
+constexpr uint32_t kWorkers = 256;
+// Rows that a thread takes at a time: their statistics are one block of the moments.
+constexpr uint32_t kRows = 8;
+
+// What is done with a column: bits.
+enum ColumnFlag : uint8_t {
+    kCompute = 1,  // it has a program that is not the identity
+    kSums = 2,     // a backward pass wants its sums
+    kNeedsX = 4,   // a backward pass reads x
+};
+
+struct Geometry {
+    uint32_t rows;
+    uint32_t columns;
+    uint32_t chunk;              // columns of a seed; the last may have fewer
+    uint32_t seeds;
+    uint32_t tile_columns;       // columns of a tile, whole packets; the last may have fewer
+    uint32_t tiles;
+    uint32_t groups;             // blocks that share a tile
+    uint32_t tile_packets;       // packets in a row of a whole tile, at most kWorkers
+    uint32_t row_lanes;          // threads that share a packet of columns, each with rows of its own
+    uint32_t box_packets;        // packets in a row of one bulk-tensor box; tile_packets where the tile is one box
+    uint32_t box_pitch;          // bytes from box to box in a stage
+    uint32_t stages;
+    uint32_t pieces;             // the most chunks that a tile has a part of
+    uint32_t tiles_per_cluster;  // tiles whose seeds are merged together: no seed is in two clusters
+    uint32_t seeds_per_cluster;
+    uint32_t padding;
+};
+static_assert(sizeof(Geometry) == 64, "as in Rust");
+
+struct ForwardParams {
+    const void* x;
+    void* y;
+    uint64_t x_pitch;                // bytes from row to row
+    uint64_t y_pitch;
+    const ColumnProgram* programs;   // [columns]
+    const uint8_t* flags;            // [columns]
+    const uint8_t* tile_flags;       // [tiles], all flags of the tile's columns
+    const Bounds* bounds;            // in device memory: strict mode computes them there
+    ChunkStats* partials;            // [tiles][groups][pieces]
+    ChunkStats* totals;              // [seeds], what this launch adds to
+    const uint8_t* watched;          // [seeds], which totals are kept; null for all
+    uint32_t* arrivals;              // [clusters], 0 between launches
+    unsigned long long* saturated;   // outputs that did not fit their type
+    Geometry geometry;
+    float dead_epsilon;
+    uint32_t in_place;               // y is x: tiles that nothing changes are not stored
+};
+static_assert(sizeof(ForwardParams) == 104 + sizeof(Geometry) + 8, "as in Rust");
+
+// The columns of a tile.
+struct TileSpan {
+    uint32_t first;
+    uint32_t columns;
+};
+
+__device__ __forceinline__ TileSpan tile_span(const Geometry& g, uint32_t tile)
+{
+    const uint32_t first = tile * g.tile_columns;
+    return {first, min(g.tile_columns, g.columns - first)};
+}
+
+__device__ __forceinline__ uint32_t ceil_div(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
+
+}  // namespace kasmina::stream

@@ -1,0 +1,276 @@
+//! How a matrix is cut for the streaming kernels: pure arithmetic, the same for every launch of a shape on a device.
+//!
+//! `kernels/stream_geometry.cuh` has the struct's other side and says why blocks take interleaved rows.
+
+use bytemuck::{Pod, Zeroable};
+use kasmina_tma::LoadPath;
+
+use crate::SeedLayout;
+
+/// Bytes of a packet: what a thread loads at a time.
+pub(crate) const PACKET_BYTES: u32 = 16;
+/// Threads of a block that compute.
+pub(crate) const WORKERS: u32 = 256;
+/// Rows that a thread takes at a time.
+pub(crate) const ROWS: u32 = 8;
+/// The greatest side of a tensor map's box, elements.
+const MAX_BOX: u32 = 256;
+/// Packets in a row of a tile where nothing else decides: 2 KiB, two row lanes. On an H200 with 8192 × 8192 f32 it was the
+/// best of 1, 2 and 4 KiB (0.959 of a device copy; the others 0.945 and 0.948).
+const PREFERRED_PACKETS: u32 = 128;
+/// Stages of the bulk kernels at most.
+const MAX_STAGES: u32 = 6;
+/// What a block keeps of shared memory for its barriers and for what the compiler declares.
+const RESERVED_SHARED: u32 = 2048;
+
+/// The cut; see the fields' comments in `stream_geometry.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub(crate) struct Geometry {
+    pub(crate) rows: u32,
+    pub(crate) columns: u32,
+    pub(crate) chunk: u32,
+    pub(crate) seeds: u32,
+    pub(crate) tile_columns: u32,
+    pub(crate) tiles: u32,
+    pub(crate) groups: u32,
+    pub(crate) tile_packets: u32,
+    pub(crate) row_lanes: u32,
+    pub(crate) box_packets: u32,
+    pub(crate) box_pitch: u32,
+    pub(crate) stages: u32,
+    pub(crate) pieces: u32,
+    pub(crate) tiles_per_cluster: u32,
+    pub(crate) seeds_per_cluster: u32,
+    padding: u32,
+}
+
+const _: () = assert!(size_of::<Geometry>() == 64, "as in stream_geometry.cuh");
+
+/// What a cut depends on beside the shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Machine {
+    pub(crate) multiprocessors: u32,
+    /// Shared memory that one block can have, bytes.
+    pub(crate) shared_bytes: u32,
+    /// Blocks that a multiprocessor runs at once.
+    pub(crate) blocks: u32,
+}
+
+impl Geometry {
+    /// Cuts `rows × layout.hidden()` elements of `element_bytes` (4 or 2). `rows` is at least 1 and, like the columns, at most
+    /// 2³¹, which the caller has checked.
+    pub(crate) fn new(
+        rows: u32,
+        layout: SeedLayout,
+        element_bytes: u32,
+        path: LoadPath,
+        machine: Machine,
+    ) -> Self {
+        let (columns, chunk) = (layout.hidden() as u32, layout.chunk() as u32);
+        let elements = PACKET_BYTES / element_bytes;
+        let tile_packets = tile_packets(rows, columns, chunk, elements, machine);
+        let tile_columns = tile_packets * elements;
+        let tiles = columns.div_ceil(tile_columns);
+        let row_lanes = row_lanes(tile_packets);
+        let row_blocks = rows.div_ceil(ROWS * row_lanes);
+        let blocks = machine.multiprocessors * machine.blocks;
+        // Whole rounds: with 8 tiles on 132 multiprocessors 16 groups leave 4 idle, which costs nothing where memory is the
+        // limit; 17 would leave 128 waiting for 8.
+        let groups = (blocks / tiles).clamp(1, row_blocks);
+        // Only tensor maps have a greatest side.
+        let boxes = if path == LoadPath::TensorMap { boxes(tile_packets, elements) } else { 1 };
+        let box_packets = tile_packets / boxes;
+        let box_bytes = box_packets * PACKET_BYTES * ROWS * row_lanes;
+        let box_pitch = box_bytes.next_multiple_of(128);
+        let stage_bytes = box_pitch * boxes;
+        let room = machine.shared_bytes.saturating_sub(RESERVED_SHARED) / machine.blocks;
+        let own_blocks = row_blocks.div_ceil(groups);
+        let stages = (room / stage_bytes).min(MAX_STAGES).min(own_blocks + 1).max(2);
+        let (tiles_per_cluster, seeds_per_cluster) = if tile_columns.is_multiple_of(chunk) {
+            (1, tile_columns / chunk)
+        } else if chunk.is_multiple_of(tile_columns) {
+            (chunk / tile_columns, 1)
+        } else {
+            (tiles, layout.seeds() as u32)
+        };
+        // A tile that begins inside a chunk has a part more than its width suggests.
+        let pieces = match tile_columns.is_multiple_of(chunk) {
+            true => tile_columns / chunk,
+            false => (tile_columns - 1) / chunk + 2,
+        };
+        Self {
+            rows,
+            columns,
+            chunk,
+            seeds: layout.seeds() as u32,
+            tile_columns,
+            tiles,
+            groups,
+            tile_packets,
+            row_lanes,
+            box_packets,
+            box_pitch,
+            stages,
+            pieces,
+            tiles_per_cluster,
+            seeds_per_cluster,
+            padding: 0,
+        }
+    }
+
+    /// Blocks of a launch.
+    pub(crate) fn blocks(&self) -> u32 {
+        self.tiles * self.groups
+    }
+
+    /// Groups of tiles that share seeds with no other group.
+    pub(crate) fn clusters(&self) -> u32 {
+        self.tiles.div_ceil(self.tiles_per_cluster)
+    }
+
+    /// Partial statistics that a launch leaves.
+    pub(crate) fn partials(&self) -> usize {
+        self.blocks() as usize * self.pieces as usize
+    }
+
+    /// Rows of a stage.
+    pub(crate) fn stage_rows(&self) -> u32 {
+        ROWS * self.row_lanes
+    }
+
+    /// Bytes of a stage in shared memory.
+    pub(crate) fn stage_bytes(&self) -> u32 {
+        self.tile_packets / self.box_packets * self.box_pitch
+    }
+}
+
+/// Threads that share a packet of columns: as many as there are, but no more rows than a box's side.
+fn row_lanes(tile_packets: u32) -> u32 {
+    (WORKERS / tile_packets).min(MAX_BOX / ROWS)
+}
+
+/// The boxes that a tile's row is cut into: the fewest that divide it and keep to the greatest side.
+fn boxes(tile_packets: u32, elements: u32) -> u32 {
+    let most = MAX_BOX / elements;
+    // `tile_packets` itself always divides, with boxes of one packet.
+    (1..=tile_packets)
+        .find(|boxes| tile_packets.is_multiple_of(*boxes) && tile_packets / boxes <= most)
+        .unwrap_or(tile_packets)
+}
+
+/// Packets in a row of a tile: a whole number of chunks, or a whole part of one, where packets allow it; not more than the
+/// workers; and so few that all multiprocessors get something to do.
+fn tile_packets(rows: u32, columns: u32, chunk: u32, elements: u32, machine: Machine) -> u32 {
+    let whole_row = columns.div_ceil(elements);
+    let enough = |packets: u32| {
+        let row_blocks = rows.div_ceil(ROWS * row_lanes(packets));
+        u64::from(whole_row.div_ceil(packets)) * u64::from(row_blocks)
+            >= u64::from(machine.multiprocessors)
+    };
+    let aligned = |packets: u32| {
+        let tile = packets * elements;
+        tile.is_multiple_of(chunk) || chunk.is_multiple_of(tile)
+    };
+    let most = whole_row.min(WORKERS);
+    // From the preferred width downwards, and only then the wider ones.
+    let wide = PREFERRED_PACKETS.min(most);
+    let order = || (1..=wide).rev().chain(wide + 1..=most);
+    let fine = |packets: &u32| aligned(*packets) && boxes(*packets, elements) <= 8;
+    order()
+        .find(|packets| fine(packets) && enough(*packets) && *packets * 4 >= wide)
+        .or_else(|| order().filter(|packets| enough(*packets)).find(fine))
+        .or_else(|| order().find(fine))
+        .unwrap_or(wide)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// An H200, an A100 and a consumer card.
+    const MACHINES: [Machine; 3] = [
+        Machine { multiprocessors: 132, shared_bytes: 232_448, blocks: 1 },
+        Machine { multiprocessors: 108, shared_bytes: 166_912, blocks: 2 },
+        Machine { multiprocessors: 48, shared_bytes: 101_376, blocks: 1 },
+    ];
+
+    fn cut(rows: u32, hidden: usize, chunk: usize, element_bytes: u32, path: LoadPath) -> Geometry {
+        let layout = SeedLayout::new(hidden, chunk).expect("a layout");
+        Geometry::new(rows, layout, element_bytes, path, MACHINES[0])
+    }
+
+    proptest! {
+        #[test]
+        fn every_column_is_in_one_tile_and_every_seed_in_one_cluster(
+            rows in prop_oneof![1u32..100, 1u32..1_000_000],
+            (hidden, chunk) in prop_oneof![1usize..400, 1usize..200_000]
+                .prop_flat_map(|hidden| (Just(hidden), prop_oneof![1..=hidden, 1..=hidden.min(64)])),
+            element_bytes in prop_oneof![Just(2u32), Just(4)],
+            path in prop::sample::select(LoadPath::LADDER.to_vec()),
+            machine in prop::sample::select(MACHINES.to_vec()),
+        ) {
+            let layout = SeedLayout::new(hidden, chunk).expect("a layout");
+            let g = Geometry::new(rows, layout, element_bytes, path, machine);
+            let elements = PACKET_BYTES / element_bytes;
+            prop_assert_eq!(g.tile_columns, g.tile_packets * elements);
+            prop_assert!(g.tiles * g.tile_columns >= g.columns && (g.tiles - 1) * g.tile_columns < g.columns);
+            prop_assert!(g.tile_packets * g.row_lanes <= WORKERS && g.row_lanes >= 1);
+            prop_assert!(g.groups >= 1 && g.groups <= rows.div_ceil(g.stage_rows()));
+            prop_assert!(g.blocks() <= (machine.multiprocessors * machine.blocks).max(g.tiles));
+            // What a tensor map and a barrier allow, and how boxes lie in shared memory.
+            prop_assert!(g.tile_packets.is_multiple_of(g.box_packets));
+            if path == LoadPath::TensorMap {
+                prop_assert!(g.box_packets * elements <= MAX_BOX && g.stage_rows() <= MAX_BOX);
+            }
+            prop_assert!(g.box_pitch.is_multiple_of(128));
+            prop_assert!(g.box_pitch >= g.box_packets * PACKET_BYTES * g.stage_rows());
+            prop_assert!(g.stage_bytes() < 1 << 20);
+            // More stages than the kernel has stores under way, and all of them fit.
+            prop_assert!(g.stages >= 2);
+            if matches!(path, LoadPath::TensorMap | LoadPath::Bulk) && machine.blocks == 1 {
+                prop_assert!(g.stages * (g.stage_bytes() + 24) <= machine.shared_bytes - RESERVED_SHARED / 2);
+            }
+            // Clusters: no seed has columns in tiles of two of them.
+            let mut first_seed = 0;
+            for cluster in 0..g.clusters().min(50) {
+                let tiles = cluster * g.tiles_per_cluster..((cluster + 1) * g.tiles_per_cluster).min(g.tiles);
+                let columns = tiles.start * g.tile_columns..(tiles.end * g.tile_columns).min(g.columns);
+                prop_assert_eq!(columns.start / g.chunk, first_seed);
+                let last = (columns.end - 1) / g.chunk;
+                prop_assert!(last - first_seed < g.seeds_per_cluster);
+                prop_assert!(columns.end == g.columns || columns.end.is_multiple_of(g.chunk));
+                first_seed += g.seeds_per_cluster;
+            }
+            // Pieces: the most chunks that any tile has a part of.
+            for tile in (0..g.tiles).take(50) {
+                let (start, end) = (tile * g.tile_columns, ((tile + 1) * g.tile_columns).min(g.columns));
+                prop_assert!((end - 1) / g.chunk - start / g.chunk < g.pieces);
+            }
+        }
+    }
+
+    #[test]
+    fn large_matrices_are_cut_as_was_measured_best() {
+        let g = cut(8192, 8192, 64, 4, LoadPath::TensorMap);
+        assert_eq!((g.tile_packets, g.row_lanes, g.box_packets, g.stages), (128, 2, 64, 6));
+        assert_eq!((g.tiles, g.groups, g.stage_bytes()), (16, 8, 32 << 10));
+        let g = cut(8192, 16384, 64, 2, LoadPath::TensorMap);
+        assert_eq!((g.tile_packets, g.box_packets, g.tiles, g.groups), (128, 32, 16, 8));
+    }
+
+    #[test]
+    fn a_tile_is_a_whole_number_of_chunks_where_packets_allow_it() {
+        for (chunk, tile) in [(1000, 500), (48, 480), (768, 384), (3, 504), (1, 512)] {
+            let g = cut(100_000, 6000, chunk, 4, LoadPath::TensorMap);
+            assert_eq!(g.tile_columns, tile, "chunk {chunk}");
+        }
+    }
+
+    #[test]
+    fn few_rows_still_use_many_multiprocessors() {
+        let g = cut(32, 768, 48, 4, LoadPath::TensorMap);
+        assert!(g.blocks() >= 8, "{g:?}");
+    }
+}

@@ -1,0 +1,236 @@
+//! Column programs forward and backward: bit for bit against the formulas written out again, and against a layer
+//! on the CPU.
+
+use kasmina_core::{
+    Blueprint, Bounds, ForwardOptions, InitialSeed, Layer, MatMut, MatRef, SeedLayout, Stability,
+    StabilityMode, State,
+};
+use proptest::prelude::*;
+
+use crate::guards::{bounds, same_within};
+use crate::shim::{
+    self, BackwardStep, ColumnProgram, PATH, RECONSTRUCTION, STRAIGHT_THROUGH, edges, same, shim,
+    value,
+};
+
+pub(crate) fn apply(programs: &[ColumnProgram], bounds: &Bounds, x: &[f32]) -> Vec<f32> {
+    assert_eq!(programs.len(), x.len());
+    let own = shim::Bounds::from(*bounds);
+    let mut y = vec![0.0; x.len()];
+    // SAFETY: all arrays have the same length.
+    unsafe {
+        (shim().apply_all)(programs.as_ptr(), &raw const own, x.as_ptr(), y.as_mut_ptr(), x.len());
+    }
+    y
+}
+
+pub(crate) fn backward(
+    pass: u32,
+    programs: &[ColumnProgram],
+    bounds: &Bounds,
+    x: &[f32],
+    g: &[f32],
+) -> Vec<BackwardStep> {
+    assert!(programs.len() == x.len() && x.len() == g.len());
+    let own = shim::Bounds::from(*bounds);
+    let mut steps = vec![BackwardStep::default(); x.len()];
+    // SAFETY: all arrays have the same length.
+    unsafe {
+        (shim().backward_all)(
+            pass,
+            programs.as_ptr(),
+            &raw const own,
+            x.as_ptr(),
+            g.as_ptr(),
+            steps.as_mut_ptr(),
+            x.len(),
+        );
+    }
+    steps
+}
+
+fn program() -> impl Strategy<Value = ColumnProgram> {
+    let polarity = prop::sample::select(vec![-1.0f32, 0.0, 1.0, f32::NAN]);
+    let usual = (-2.0f32..2.0, -2.0f32..2.0, -1.0f32..1.0, polarity.clone());
+    let wild = (value(), value(), value(), polarity);
+    prop_oneof![
+        1 => Just((1.0, 1.0, 0.0, 1.0)),
+        4 => usual,
+        2 => wild,
+    ]
+    .prop_map(|(on, off, bias, polarity)| ColumnProgram { on, off, bias, polarity })
+}
+
+/// Columns with their x and g; the edges of f32 among the x.
+fn columns() -> impl Strategy<Value = (Vec<ColumnProgram>, Vec<f32>, Vec<f32>)> {
+    prop::collection::vec((program(), value(), value()), 1..40).prop_map(|columns| {
+        let mut programs: Vec<_> = columns.iter().map(|c| c.0).collect();
+        let mut x: Vec<_> = columns.iter().map(|c| c.1).collect();
+        let mut g: Vec<_> = columns.iter().map(|c| c.2).collect();
+        for (i, edge) in edges().into_iter().enumerate() {
+            programs.push(columns[i % columns.len()].0);
+            x.push(edge);
+            g.push(columns[i % columns.len()].2);
+        }
+        (programs, x, g)
+    })
+}
+
+/// `v·(v·p > 0 ? on : off) + bias`, and the factor.
+fn value_of(p: &ColumnProgram, v: f32) -> (f32, f32, bool) {
+    let on = v * p.polarity > 0.0;
+    let factor = if on { p.on } else { p.off };
+    (v * factor + p.bias, factor, on)
+}
+
+proptest! {
+    #[test]
+    fn forward_is_the_formula_bit_for_bit(bounds in bounds(), (programs, x, _) in columns()) {
+        let y = apply(&programs, &bounds, &x);
+        for i in 0..x.len() {
+            let (t, ..) = value_of(&programs[i], bounds.sanitize(x[i]));
+            let expected = bounds.clamp(t);
+            prop_assert!(
+                same_within(&bounds, y[i], expected),
+                "{:?} of {:e} within {bounds:?}: {:e}, not {expected:e}", programs[i], x[i], y[i]
+            );
+        }
+    }
+
+    #[test]
+    fn backward_is_the_formula_bit_for_bit(
+        bounds in bounds(),
+        (programs, x, g) in columns(),
+        pass in PATH..=RECONSTRUCTION,
+    ) {
+        let steps = backward(pass, &programs, &bounds, &x, &g);
+        let mask = |v: f32, g: f32| if bounds.passes(v) { g } else { 0.0 };
+        for (i, step) in steps.iter().enumerate() {
+            let v = bounds.sanitize(x[i]);
+            let (t, factor, on) = value_of(&programs[i], v);
+            let masked = if pass == RECONSTRUCTION { t - v } else { mask(t, g[i]) };
+            let expected = [
+                masked,
+                mask(x[i], masked * factor),
+                masked * v,
+                if on { masked * v } else { 0.0 },
+            ];
+            let found = [step.masked, step.grad_x, step.product, step.product_on];
+            for (found, expected) in found.into_iter().zip(expected) {
+                prop_assert!(
+                    same_within(&bounds, found, expected),
+                    "{:?} of {:e}, {:e} within {bounds:?}: {step:?}", programs[i], x[i], g[i]
+                );
+            }
+            prop_assert!(same_within(&bounds, step.v, v));
+            prop_assert_eq!(step.on, on);
+        }
+        // SAFETY: a single program.
+        let linear = unsafe { (shim().without_x)(&raw const programs[0], g[0]) };
+        prop_assert!(same(linear, g[0] * programs[0].on));
+    }
+
+    /// Any sums of a column are those of its steps in f64, up to the rounding of sixteen f32 at a time.
+    #[test]
+    fn column_sums_are_the_sums_of_the_steps(
+        rows in 1usize..70,
+        program in program().prop_filter("finite", |p| p.on.abs() < 1e6 && p.off.abs() < 1e6 && p.bias.abs() < 1e6),
+        seed in any::<u32>(),
+        pass in PATH..=RECONSTRUCTION,
+    ) {
+        let bounds = Bounds { guarded: true, epsilon: 1e-8, lower: -1e6, upper: 1e6 };
+        let noise = |i: usize| {
+            let bits = (i as u32).wrapping_mul(0x9e37_79b1) ^ seed;
+            (bits.wrapping_mul(0x85eb_ca6b) >> 8) as f32 / 8_388_608.0 - 1.0
+        };
+        let x: Vec<f32> = (0..rows).map(noise).collect();
+        let g: Vec<f32> = (rows..2 * rows).map(noise).collect();
+        let own = shim::Bounds::from(bounds);
+        let mut totals = [shim::ColumnTotals::default()];
+        // SAFETY: one column of as many rows as x and g are long.
+        unsafe {
+            (shim().sum_columns)(
+                pass, &raw const program, &raw const own, x.as_ptr(), g.as_ptr(), rows, 1,
+                totals.as_mut_ptr(),
+            );
+        }
+        let (mut expected, mut sizes) = ([0.0f64; 4], [0.0f64; 4]);
+        for step in backward(pass, &vec![program; rows], &bounds, &x, &g) {
+            let (masked, v) = (f64::from(step.masked), f64::from(step.v));
+            let on = if step.on { masked * v } else { 0.0 };
+            for (i, term) in [masked, masked * v, on, masked * masked].into_iter().enumerate() {
+                expected[i] += term;
+                sizes[i] += term.abs();
+            }
+        }
+        let found = [totals[0].g, totals[0].gx, totals[0].gx_on, totals[0].square];
+        for i in 0..4 {
+            let error = (found[i] - expected[i]).abs();
+            prop_assert!(error <= 1e-6 * sizes[i], "{i}: {} for {}", found[i], expected[i]);
+        }
+    }
+
+    /// A layer's f32 output and input gradient, from the programs that it lowered itself.
+    #[test]
+    fn a_layer_on_the_cpu_gives_the_same_bits(
+        chunks in prop::collection::vec((0usize..3, 0.01f32..1.0, any::<bool>()), 1..6),
+        chunk in 1usize..20,
+        rows in 1usize..12,
+        data in prop::collection::vec((value(), value()), 64),
+        guarded in any::<bool>(),
+    ) {
+        let kinds = [Blueprint::Residual, Blueprint::AttentionHead, Blueprint::MlpExpansion];
+        let hidden = chunks.len() * chunk;
+        let mode = if guarded { StabilityMode::Adaptive } else { StabilityMode::Fast };
+        let stability = Stability { lower: -40.0, upper: 30.0, ..Stability::new(mode) };
+        let mut builder = Layer::builder(SeedLayout::new(hidden, chunk).unwrap()).stability(stability);
+        for (seed, (kind, alpha, trainable)) in chunks.iter().enumerate() {
+            let state = if *trainable { State::FineTuning } else { State::Fossilized };
+            builder = builder.seed(seed, InitialSeed {
+                state,
+                alpha: *alpha,
+                blueprint: Some(kinds[*kind].clone()),
+                ..InitialSeed::default()
+            });
+        }
+        let mut layer = builder.build().unwrap();
+        let at = |i: usize| data[i.wrapping_mul(2_654_435_761) >> 7 & 63];
+        let x: Vec<f32> = (0..rows * hidden).map(|i| at(i).0).collect();
+        let g: Vec<f32> = (0..rows * hidden).map(|i| at(i + 7).1).collect();
+        let (mut y, mut grad_x) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        let options = ForwardOptions::default();
+        let matrix = MatRef::contiguous(&x, hidden).unwrap();
+        layer.forward(matrix, MatMut::contiguous(&mut y, hidden).unwrap(), &options).unwrap();
+        let g_matrix = MatRef::contiguous(&g, hidden).unwrap();
+        let to = MatMut::contiguous(&mut grad_x, hidden).unwrap();
+        layer.backward(matrix, g_matrix, to, &options).unwrap();
+
+        let lowered = layer.plan().programs(0..hidden).expect("every seed is on path");
+        let programs: Vec<ColumnProgram> = (0..rows * hidden)
+            .map(|i| i % hidden)
+            .map(|i| ColumnProgram {
+                on: lowered.on[i],
+                off: lowered.off[i],
+                bias: lowered.bias[i],
+                polarity: lowered.polarity[i],
+            })
+            .collect();
+        let bounds = Bounds {
+            guarded,
+            epsilon: stability.epsilon,
+            lower: stability.lower,
+            upper: stability.upper,
+        };
+        for (found, expected) in apply(&programs, &bounds, &x).into_iter().zip(&y) {
+            prop_assert!(same(found, *expected), "y: {found:e} for {expected:e}");
+        }
+        let steps = backward(PATH, &programs, &bounds, &x, &g);
+        for (found, expected) in steps.iter().zip(&grad_x) {
+            prop_assert!(same(found.grad_x, *expected), "{found:?} for {expected:e}");
+        }
+        // A training branch masks the gradient in the same way, and leaves the input's alone.
+        for (a, b) in steps.iter().zip(backward(STRAIGHT_THROUGH, &programs, &bounds, &x, &g)) {
+            prop_assert!(same(a.masked, b.masked) && same(a.product_on, b.product_on));
+        }
+    }
+}

@@ -1,0 +1,314 @@
+// The two-sided headers behind C functions over whole arrays, for the tests in this folder. Nothing is computed here.
+
+#include "kasmina_activation.cuh"
+#include "kasmina_adamw.cuh"
+#include "kasmina_element.cuh"
+#include "kasmina_finalize.cuh"
+#include "kasmina_lower.cuh"
+#include "kasmina_moments.cuh"
+
+using namespace kasmina;
+
+namespace {
+
+// Storage types, as the tests number them.
+constexpr uint32_t kF16 = 1;
+constexpr uint32_t kBf16 = 2;
+
+// Calls `run` with a value of the numbered type.
+template <class Run>
+auto with_type(uint32_t type, Run run)
+{
+    return type == kF16 ? run(f16{}) : run(bf16{});
+}
+
+template <class T>
+Packet<T> packet_at(const uint16_t* words)
+{
+    Packet<T> packet;
+    std::memcpy(&packet, words, sizeof packet);
+    return packet;
+}
+
+template <uint32_t N, class Running, class Stats, class... Epsilon>
+uint64_t run_blocks(const float* x, size_t n, Stats* out, Epsilon... epsilon)
+{
+    Running running = Running::empty();
+    Stats rest = Stats::empty();
+    for (size_t i = 0; i < n; i += N) {
+        float block[N] = {};
+        const size_t count = n - i < N ? n - i : N;
+        std::memcpy(block, x + i, count * sizeof(float));
+        running.push(block, static_cast<uint32_t>(count), epsilon..., rest);
+    }
+    *out = running.finish(rest);
+    return rest.n + rest.nonfinite;
+}
+
+template <class Running, class Stats, class... Epsilon>
+uint64_t run_any(uint32_t block, const float* x, size_t n, Stats* out, Epsilon... epsilon)
+{
+    switch (block) {
+    case 1: return run_blocks<1, Running>(x, n, out, epsilon...);
+    case 4: return run_blocks<4, Running>(x, n, out, epsilon...);
+    case 8: return run_blocks<8, Running>(x, n, out, epsilon...);
+    case 13: return run_blocks<13, Running>(x, n, out, epsilon...);
+    case 16: return run_blocks<16, Running>(x, n, out, epsilon...);
+    case 32: return run_blocks<32, Running>(x, n, out, epsilon...);
+    default: return run_blocks<64, Running>(x, n, out, epsilon...);
+    }
+}
+
+template <class Run>
+void with_guards(const Bounds& bounds, Run run)
+{
+    if (bounds.guarded != 0) {
+        run(Guards<true>(bounds));
+    } else {
+        run(Guards<false>(bounds));
+    }
+}
+
+template <bool Guarded>
+BackwardStep step_of(Pass pass, const ColumnProgram& program, const Guards<Guarded>& guards, float x, float g)
+{
+    switch (pass) {
+    case Pass::Path: return backward<Pass::Path>(program, guards, x, g);
+    case Pass::StraightThrough: return backward<Pass::StraightThrough>(program, guards, x, g);
+    default: return backward<Pass::Reconstruction>(program, guards, x, g);
+    }
+}
+
+} // namespace
+
+extern "C" {
+
+void widen_all(uint32_t type, const uint16_t* from, float* to, size_t n)
+{
+    with_type(type, [=](auto t) {
+        for (size_t i = 0; i < n; ++i) {
+            t.bits = from[i];
+            to[i] = widen(t);
+        }
+    });
+}
+
+uint32_t narrow_all(uint32_t type, const float* from, uint16_t* to, size_t n)
+{
+    return with_type(type, [=](auto t) {
+        uint32_t saturated = 0;
+        for (size_t i = 0; i < n; ++i) {
+            narrow(from[i], t, saturated);
+            to[i] = t.bits;
+        }
+        return saturated;
+    });
+}
+
+void get_packets(uint32_t type, const uint16_t* from, float* to, size_t packets)
+{
+    with_type(type, [=](auto t) {
+        for (size_t i = 0; i < packets; ++i) {
+            float x[8];
+            packet_at<decltype(t)>(from + 8 * i).get(x);
+            std::memcpy(to + 8 * i, x, sizeof x);
+        }
+    });
+}
+
+uint32_t put_packets(uint32_t type, const float* from, uint16_t* to, size_t packets)
+{
+    return with_type(type, [=](auto t) {
+        uint32_t saturated = 0;
+        for (size_t i = 0; i < packets; ++i) {
+            float x[8];
+            std::memcpy(x, from + 8 * i, sizeof x);
+            Packet<decltype(t)> packet;
+            packet.put(x, saturated);
+            std::memcpy(to + 8 * i, &packet, sizeof packet);
+        }
+        return saturated;
+    });
+}
+
+// Takes the lanes in `lanes` of one packet into another.
+void take_lanes(uint32_t type, uint16_t* to, const uint16_t* from, uint32_t lanes, uint16_t* raw)
+{
+    with_type(type, [=](auto t) {
+        auto packet = packet_at<decltype(t)>(to);
+        const auto other = packet_at<decltype(t)>(from);
+        for (uint32_t lane = 0; lane < 8; ++lane) {
+            if (lanes >> lane & 1) packet.take(lane, other);
+            raw[lane] = static_cast<uint16_t>(other.raw(lane));
+        }
+        std::memcpy(to, &packet, sizeof packet);
+    });
+}
+
+void float_packet(const float* from, float* through, float* taken)
+{
+    float x[4];
+    std::memcpy(x, from, sizeof x);
+    Packet<float> packet{}, other;
+    uint32_t saturated = 0;
+    other.put(x, saturated);
+    for (uint32_t lane = 0; lane < 4; ++lane) packet.take(lane, other);
+    other.get(x);
+    std::memcpy(through, x, sizeof x);
+    for (uint32_t lane = 0; lane < 4; ++lane) taken[lane] = float_of(packet.raw(lane));
+}
+
+void guard_all(const Bounds* bounds, const float* x, float* sanitized, float* clamped, uint8_t* passes, size_t n)
+{
+    with_guards(*bounds, [=](auto guards) {
+        for (size_t i = 0; i < n; ++i) {
+            sanitized[i] = guards.sanitize(x[i]);
+            clamped[i] = guards.clamp(x[i]);
+            passes[i] = guards.passes(x[i]);
+        }
+    });
+}
+
+void strict_of(const Bounds* fixed, float sigmas, const ChunkStats* stats, Bounds* out)
+{
+    *out = strict_bounds(*fixed, sigmas, stats->n, stats->mean, stats->m2);
+}
+
+void apply_all(const ColumnProgram* programs, const Bounds* bounds, const float* x, float* y, size_t n)
+{
+    with_guards(*bounds, [=](auto guards) {
+        for (size_t i = 0; i < n; ++i) y[i] = apply(programs[i], guards, x[i]);
+    });
+}
+
+void backward_all(uint32_t pass, const ColumnProgram* programs, const Bounds* bounds, const float* x, const float* g,
+                  BackwardStep* steps, size_t n)
+{
+    with_guards(*bounds, [=](auto guards) {
+        for (size_t i = 0; i < n; ++i) steps[i] = step_of(static_cast<Pass>(pass), programs[i], guards, x[i], g[i]);
+    });
+}
+
+float without_x(const ColumnProgram* program, float g)
+{
+    return backward_without_x(*program, g);
+}
+
+// The merged sums of every column over rows × columns; half of the rows are summed apart and merged, as two blocks would.
+void sum_columns(uint32_t pass, const ColumnProgram* programs, const Bounds* bounds, const float* x, const float* g,
+                 size_t rows, size_t columns, ColumnTotals* out)
+{
+    with_guards(*bounds, [=](auto guards) {
+        for (size_t c = 0; c < columns; ++c) {
+            ColumnTotals halves[2] = {ColumnTotals::zero(), ColumnTotals::zero()};
+            ColumnSums sums = ColumnSums::zero();
+            for (size_t r = 0; r < rows; ++r) {
+                const size_t at = r * columns + c;
+                sums.add<true>(step_of(static_cast<Pass>(pass), programs[c], guards, x[at], g[at]));
+                if (r % 16 == 15 || r + 1 == rows || r + 1 == rows / 2) halves[r < rows / 2 ? 0 : 1].fold(sums);
+            }
+            halves[0].merge(halves[1]);
+            out[c] = halves[0];
+        }
+    });
+}
+
+void push_chunk(ChunkStats* stats, const float* x, size_t n, float dead_epsilon)
+{
+    push_each(*stats, x, static_cast<uint32_t>(n), dead_epsilon);
+}
+
+void merge_chunk(ChunkStats* stats, const ChunkStats* other)
+{
+    stats->merge(*other);
+}
+
+void push_gradient(GradientStats* stats, const float* g, size_t n)
+{
+    push_each(*stats, g, static_cast<uint32_t>(n));
+}
+
+void merge_gradient(GradientStats* stats, const GradientStats* other)
+{
+    stats->merge(*other);
+}
+
+void empty_stats(ChunkStats* chunk, GradientStats* gradient)
+{
+    *chunk = ChunkStats::empty();
+    *gradient = GradientStats::empty();
+}
+
+// Statistics of x in blocks; answers how many elements went the slow way.
+uint64_t run_chunk(uint32_t block, const float* x, size_t n, float dead_epsilon, ChunkStats* out)
+{
+    return run_any<RunningChunk>(block, x, n, out, dead_epsilon);
+}
+
+uint64_t run_gradient(uint32_t block, const float* g, size_t n, GradientStats* out)
+{
+    return run_any<RunningGradient>(block, g, n, out);
+}
+
+// A block that is added element by element, as a kernel does with columns of several packets.
+uint32_t run_loose(const float* x, size_t n, float dead_epsilon, ChunkStats* out)
+{
+    RunningChunk running = RunningChunk::empty();
+    const float pivot = running.moments.pivot(x[0]);
+    ChunkBlock block = ChunkBlock::empty();
+    for (size_t i = 0; i < n; ++i) block.add(x[i], pivot, dead_epsilon);
+    const bool accepted = running.accepts(block, static_cast<uint32_t>(n));
+    if (accepted) running.merge(block, static_cast<uint32_t>(n));
+    *out = running.finish(ChunkStats::empty());
+    return accepted;
+}
+
+void activate_all(uint32_t code, const float* x, float* value, float* slope, size_t n)
+{
+    for (size_t i = 0; i < n; ++i) {
+        value[i] = activate(static_cast<Activation>(code), x[i]);
+        slope[i] = derivative(static_cast<Activation>(code), x[i]);
+    }
+}
+
+void lower_pointwise(uint32_t kind, const float* parameters, uint32_t c, float alpha, ColumnProgram* programs)
+{
+    lower_seed(Serial{}, static_cast<Kind>(kind), parameters, c, alpha, programs);
+}
+
+void lower_taps(const float* parameters, uint32_t count, float alpha, float* taps)
+{
+    lower_filter(Serial{}, parameters, count, alpha, taps);
+}
+
+double finalize_pointwise(uint32_t kind, const float* parameters, uint32_t c, float alpha, const ColumnTotals* totals,
+                          double factor, float* gradients)
+{
+    return finalize_seed(
+        Serial{}, static_cast<Kind>(kind), parameters, c, alpha, [=](uint32_t i) { return totals[i]; }, factor, gradients);
+}
+
+double finalize_taps(const float* parameters, uint32_t count, float alpha, const double* lags, double factor, float* gradients)
+{
+    return finalize_filter(
+        Serial{}, parameters, count, alpha, [=](uint32_t j) { return lags[j]; }, factor, gradients);
+}
+
+void reconstruction(uint64_t rows, uint64_t c, double squares, double* factor, double* loss)
+{
+    *factor = reconstruction_factor(rows, c);
+    *loss = reconstruction_loss(squares, rows, c);
+}
+
+void adamw_seed(const AdamW* adamw, uint64_t updates, uint32_t n, float* parameters, float* first, float* second,
+                const float* gradients, AdamWReport* report)
+{
+    *report = update_seed(Serial{}, *adamw, updates, n, parameters, first, second, gradients);
+}
+
+double correction(double beta, uint64_t updates)
+{
+    return bias_correction(beta, updates);
+}
+
+} // extern "C"

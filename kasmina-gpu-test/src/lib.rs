@@ -1,0 +1,14 @@
+#![doc = include_str!("../README.md")]
+
+mod cases;
+mod failed;
+mod harness;
+mod measurement;
+
+pub use cases::{CASES_VARIABLE, Cases, SEED_VARIABLE};
+pub use failed::{Failed, ensure, not_applicable};
+pub use harness::{Body, REQUIRE_VARIABLE, bench_main, main};
+pub use measurement::{COMMIT_VARIABLE, Measurement, RESULTS_VARIABLE, record};
+pub use proptest;
+
+include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
