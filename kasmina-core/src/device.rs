@@ -37,8 +37,9 @@ impl Device {
             .unwrap_or_else(|because| DeviceSelection { device: Self::Cpu, because: Some(because) })
     }
 
-    /// What a request comes to. This version of the crate carries no GPU kernels, so a GPU that is
-    /// there is passed by with [`Unavailable::NoKernels`].
+    /// What a request comes to. Layers have no GPU backend in this version (the streaming kernels of
+    /// [`cuda`](crate::cuda) are used without one), so a GPU that is there is passed by with
+    /// [`Unavailable::NoKernels`].
     ///
     /// # Errors
     /// [`Unavailable`] where a GPU was asked for by name.

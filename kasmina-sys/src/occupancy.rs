@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use crate::error::{Error, check};
 use crate::function::Function;
 use crate::launch::LaunchConfig;
-use crate::raw::CUoccupancy_flags;
+use crate::raw::{CUoccupancy_flags, DeviceAttribute};
 
 /// A launch that fills the device, as the driver computes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +115,14 @@ impl Function {
                 format!("{}, {blocks} blocks, {threads} threads", self.name())
             })
         })?;
-        Ok(bytes)
+        // A driver (580.159.04, on an H200) divides the multiprocessor's memory and forgets what the system keeps of it for
+        // each block: of the 116,736 bytes that it gave to each of two blocks only one block had room.
+        let asked = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if self.max_active_blocks(threads, asked)? >= blocks {
+            return Ok(bytes);
+        }
+        let kept = context.device().attribute(DeviceAttribute::RESERVED_SHARED_MEMORY_PER_BLOCK)?;
+        Ok(bytes.saturating_sub(usize::try_from(kept).unwrap_or(0)))
     }
 }
 

@@ -99,8 +99,8 @@ pub enum Unavailable {
         needed: ComputeCapability,
     },
 
-    /// This version of a package brings no GPU kernels at all.
-    #[error("{package} has no GPU kernels in this version; it runs on the CPU")]
+    /// This version of a package has no GPU kernels for what was asked of it.
+    #[error("{package} has no GPU kernels for this in this version; it runs on the CPU")]
     NoKernels {
         /// The package.
         package: String,

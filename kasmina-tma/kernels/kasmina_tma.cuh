@@ -502,9 +502,9 @@ KASMINA_TMA_FN void load_tensor_multicast(void* shared, const void* map, const i
 }
 #endif
 
-// Starts a copy of a tile from shared memory to the map's box at `at`; elements outside the tensor are left out, but maybe those
-// in the 16 bytes of a row's last one (see above). It belongs to the thread's next commit_group. Ordinary stores into the tile
-// need fence_async_shared first. at[0] is whole 16 bytes.
+// Starts a copy of a tile from shared memory to the map's box at `at`; elements outside the tensor are left out, but perhaps
+// those in the 16 bytes of a row's last one (see above). It belongs to the thread's next commit_group. Ordinary stores into
+// the tile need fence_async_shared first. at[0] is whole 16 bytes.
 template <int Rank>
 KASMINA_TMA_FN void store_tensor(const void* map, const int32_t (&at)[Rank], const void* shared)
 {

@@ -116,7 +116,7 @@ impl<W: WindowDraft> GeometryBuilder<W> {
         geometry.strides[..rank - 1].copy_from_slice(&strides);
         geometry.element_strides[..rank].copy_from_slice(&element_strides);
         let limit = Limit::AtMost(unstated::MAX_BOX_BYTES);
-        require(Field::BoxBytes, geometry.box_bytes(), limit, "")?;
+        require(Field::BoxBytes, geometry.limited_bytes(), limit, "")?;
         Ok(geometry)
     }
 }

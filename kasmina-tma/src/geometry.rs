@@ -170,6 +170,15 @@ impl Geometry {
         }
     }
 
+    /// What the driver compares with its limit: `box_bytes`, but with ⌊box / s⌋ elements along each dimension of a box.
+    pub(crate) fn limited_bytes(&self) -> u64 {
+        let Window::Tiled { box_sides } = self.window else { return self.box_bytes() };
+        let sides = box_sides.iter().zip(&self.element_strides);
+        let elements: u64 =
+            sides.take(self.rank).map(|(side, step)| u64::from(side / step)).product();
+        (elements * u64::from(self.data_type.shared_bits())).div_ceil(8)
+    }
+
     /// Bytes of shared memory that one copy fills, padding between packed elements included.
     pub fn box_bytes(&self) -> u64 {
         (self.box_elements() * u64::from(self.data_type.shared_bits())).div_ceil(8)

@@ -6,6 +6,8 @@
 mod cases;
 #[path = "gpu/changes.rs"]
 mod changes;
+#[path = "gpu/clipping.rs"]
+mod clipping;
 #[path = "gpu/fills.rs"]
 mod fills;
 #[path = "gpu/kernels.rs"]
@@ -218,6 +220,10 @@ fn every_case_keeps_to_the_rules_and_stays_in_its_memory() {
             format!("{case:?}")
         })?;
         let memory = case.memory(&mut random);
+        for at in &case.tiles {
+            let first = at[0] as i64 * case.tensor.element as i64;
+            ensure(first % 16 == 0, || format!("a tile begins at byte {first}: {case:?}"))?;
+        }
         let slot_bytes = case.copies().slot_bytes;
         // What a block has without asking for more.
         ensure(slot_bytes + 1024 <= 47 << 10, || format!("{slot_bytes} bytes: {case:?}"))?;
@@ -273,6 +279,7 @@ fn every_image_keeps_to_the_rules_and_stays_in_its_memory() {
                 assert!(copies.slot_bytes + 1024 <= 47 << 10, "{image:?}");
                 let nan = nan(data_type, image.fill);
                 for (at, offsets) in &image.columns {
+                    assert_eq!(at[0] as usize * image.tensor.element % 16, 0, "{at:?}: {image:?}");
                     let slot = image.slot(&memory, at, offsets);
                     let outside = slot.elements.iter().any(|it| matches!(it, Element::Fill));
                     (filled, whole) = (filled + u32::from(outside), whole + u32::from(!outside));
@@ -285,6 +292,42 @@ fn every_image_keeps_to_the_rules_and_stays_in_its_memory() {
         }
     }
     assert!(filled > 100 && whole > 50, "{filled}, {whole}");
+}
+
+#[test]
+fn stores_are_clipped_in_one_way_or_fail() {
+    use clipping::{Clipping, Clippings};
+    let case = cases::Case {
+        data_type: DataType::F16,
+        swizzle: kasmina_tma::Swizzle::None,
+        fill: OobFill::Zero,
+        l2_promotion: kasmina_tma::L2Promotion::None,
+        tensor: matrix(),
+        sides: vec![8, 1],
+        steps: vec![1, 1],
+        start: 16,
+        tiles: vec![vec![0, 1]],
+    };
+    let left = |clipping| {
+        let mut memory = vec![0xee; 80];
+        case.store(&mut memory, &[0, 1], &[1; 16], clipping);
+        memory
+    };
+    assert_eq!(left(Clipping::Elements)[30..50], [&[0xee; 2][..], &[1; 10], &[0xee; 8]].concat());
+    assert_eq!(left(Clipping::Pieces)[30..50], [&[0xee; 2][..], &[1; 16], &[0xee; 2]].concat());
+    let zeroed = [&[0xee; 2][..], &[1; 10], &[0; 6], &[0xee; 2]].concat();
+    assert_eq!(left(Clipping::ZeroedPieces)[30..50], zeroed);
+    let wrong = |_: &[u8]| Err("wrong".into());
+    for first in Clipping::ALL {
+        for second in Clipping::ALL {
+            let mut clippings = Clippings::default();
+            for seen in [first, second] {
+                clippings.check(&left(seen), left, wrong).expect("one of the answers");
+            }
+            assert_eq!(clippings.finish("both").is_ok(), first == second, "{first:?}, {second:?}");
+        }
+    }
+    assert!(Clippings::default().check(&[0; 80], left, wrong).is_err());
 }
 
 #[test]
@@ -314,5 +357,9 @@ fn every_stricter_rule_refuses_what_shows_it() {
             }
         }
     }
-    assert_eq!(shown, (1 << stricter::STRICTER.len()) - 1, "a rule has nothing to show");
+    let silent: Vec<&str> = (stricter::STRICTER.iter().enumerate())
+        .filter(|(i, _)| shown & 1 << i == 0)
+        .map(|(_, it)| it.name)
+        .collect();
+    assert_eq!(silent, ["a pixel box of negative sides"], "these rules have nothing to show");
 }

@@ -1,7 +1,9 @@
-//! Random tensors, boxes and places of tiles, small enough for many of them and around every edge.
+//! Random tensors, boxes and places of tiles, small enough for many of them and around every edge. Tiles begin at whole 16
+//! bytes along the innermost dimension, outside the tensor too: a device stops at others as at an illegal instruction.
 
 use kasmina_tma::{DataType, Geometry, L2Promotion, OobFill, Swizzle, TensorMapRequest};
 
+use crate::clipping::{Clipping, in_whole_pieces};
 use crate::kernels::{Copies, Tile};
 use crate::oracle::{self, Element, Pitch, Slot, Tensor};
 use crate::random::{Random, bytes_of};
@@ -120,6 +122,29 @@ impl Case {
         offsets.into_iter().map(|offset| offset.map(|offset| self.start + offset)).collect()
     }
 
+    /// The memory after a tile of these elements, in their order, was stored.
+    pub(crate) fn store(&self, memory: &mut [u8], at: &[i32], values: &[u8], clipping: Clipping) {
+        let places = self.stored_to(at);
+        let rows = oracle::tile(&self.tensor, &self.sides, &self.steps, at);
+        for ((value, place), inside) in values.chunks(self.tensor.element).zip(places).zip(rows) {
+            let Some(place) = place else { continue };
+            let range = place..place + self.tensor.element;
+            match clipping {
+                _ if inside.is_some() => memory[range].copy_from_slice(value),
+                Clipping::Elements => {}
+                Clipping::Pieces => memory[range].copy_from_slice(value),
+                Clipping::ZeroedPieces => memory[range].fill(0),
+            }
+        }
+    }
+
+    /// Where each element of a tile is in that memory, those behind a row's end too that share its last 16 bytes.
+    pub(crate) fn stored_to(&self, at: &[i32]) -> Vec<Option<usize>> {
+        let whole = in_whole_pieces(&self.tensor);
+        let offsets = oracle::tile(&whole, &self.sides, &self.steps, at);
+        offsets.into_iter().map(|offset| offset.map(|offset| self.start + offset)).collect()
+    }
+
     /// A tile as it has to lie in shared memory.
     pub(crate) fn slot<'a>(&self, memory: &'a [u8], at: &[i32]) -> Slot<'a> {
         let element = self.tensor.element;
@@ -197,19 +222,31 @@ fn draw_tensor(random: &mut Random, element: usize, sides: &[usize]) -> (Tensor,
     (Tensor { element, sizes, strides }, start)
 }
 
+/// Elements in 16 bytes.
+pub(crate) fn piece(element: usize) -> i64 {
+    (16 / element) as i64
+}
+
+/// The last multiple of `of` that is not past `at`.
+fn floor(at: i64, of: i64) -> i64 {
+    at.div_euclid(of) * of
+}
+
 /// Places over and around the tensor, the outermost fully outside.
 fn tiles_anywhere(random: &mut Random, tensor: &Tensor, sides: &[usize]) -> Vec<Vec<i32>> {
+    // `side` is whole 16 bytes already.
+    let whole = |at: i64, d: usize| if d == 0 { floor(at, piece(tensor.element)) } else { at };
     let place = |random: &mut Random, d: usize| {
         let (size, side) = (tensor.sizes[d] as i64, sides[d] as i64);
         let at = match random.size(0, 5) {
             0 => 0,
             1 => size - side,
             2 => -side,
-            3 => size,
+            3 => -whole(-size, d),
             4 => random.between(-side, size),
             _ => random.between(0, (size - 1).max(0)),
         };
-        at as i32
+        whole(at, d) as i32
     };
     (0..random.size(1, MOST_TILES))
         .map(|_| (0..tensor.rank()).map(|d| place(random, d)).collect())
@@ -219,9 +256,10 @@ fn tiles_anywhere(random: &mut Random, tensor: &Tensor, sides: &[usize]) -> Vec<
 /// A grid that covers the tensor, or the part of it that so many tiles do, from a place at or before its first element.
 fn tiles_side_by_side(random: &mut Random, tensor: &Tensor, sides: &[usize]) -> Vec<Vec<i32>> {
     let mut tiles: Vec<Vec<i32>> = vec![Vec::new()];
-    for (&size, &side) in tensor.sizes.iter().zip(sides) {
+    for (d, (&size, &side)) in tensor.sizes.iter().zip(sides).enumerate() {
         let (size, side) = (size as i64, side as i64);
-        let first = if random.one_in(2) { 0 } else { random.between(1 - side, 0) };
+        let least = if d == 0 { piece(tensor.element) } else { 1 };
+        let first = if random.one_in(2) { 0 } else { least * random.between(1 - side / least, 0) };
         let places: Vec<i32> = (0..)
             .map(|i| first + i * side)
             .take_while(|&at| at < size)

@@ -6,6 +6,7 @@
 
 mod cases;
 mod changes;
+mod clipping;
 mod conversions;
 mod fills;
 mod kernels;

@@ -4,7 +4,7 @@ use kasmina_gpu_test::{Cases, Failed, ensure};
 use kasmina_sys::Device;
 use kasmina_tma::{DataType, Geometry, OobFill, Swizzle, TensorMap};
 
-use crate::cases::SWIZZLES;
+use crate::cases::{SWIZZLES, piece};
 use crate::fills::Fills;
 use crate::kernels::{Bench, Copies, POISON, Tile};
 use crate::oracle::{self, Element, Pitch, Pixels, Slot, Tensor};
@@ -131,7 +131,9 @@ fn draw_column(random: &mut Random, tensor: &Tensor, window: &Pixels) -> (Vec<i3
     let channels = tensor.sizes[0] as i64;
     // Mostly all channels inside.
     let last = if random.one_in(4) { channels - 1 } else { channels - window.channels as i64 };
-    let mut at = vec![random.between(0, last) as i32];
+    // Whole 16 bytes, as for tiles.
+    let piece = piece(tensor.element);
+    let mut at = vec![(piece * random.between(0, last / piece)) as i32];
     for d in 0..spatial {
         let (first, step) = (window.lower[d], window.steps[d + 1] as i32);
         let last = tensor.sizes[d + 1] as i32 - 1 + window.upper[d];

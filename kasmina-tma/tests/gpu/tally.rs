@@ -37,6 +37,9 @@ impl Tally {
         self.legal += u32::from(drivers.is_success());
         let agreed = match ours.stricter() {
             Some(i) if drivers.is_success() => {
+                if self.stricter[i] == 0 {
+                    println!("the driver takes {}: {name}\n  {raw:?}", STRICTER[i].name);
+                }
                 self.stricter[i] += 1;
                 true
             }

@@ -19,7 +19,7 @@ pub(crate) mod open {
     pub(crate) const OVERLAPPING_STRIDES_REFUSED: bool = false;
     pub(crate) const IGNORED_ELEMENT_STRIDE_MUST_BE_1: bool = true;
     pub(crate) const ADDRESS_BITS: u32 = 57;
-    pub(crate) const MAX_BOX_BYTES: i128 = 253_952;
+    pub(crate) const MAX_BOX_BYTES: i128 = 233_472;
     pub(crate) const PIXEL_BITS: u32 = 31;
     pub(crate) const BOX_LARGER_THAN_TENSOR_REFUSED: bool = false;
     pub(crate) const IM2COL_CHANNELS_FILL_16_BYTES: bool = true;
@@ -179,14 +179,14 @@ impl Raw {
             && (self.interleave.code() != 0
                 || (i128::from(sides[0]) * self.bits() % 128 == 0
                     && i128::from(sides[0]) * self.bits() <= self.span().saturating_mul(8)))
-            && self.fits(sides.iter().zip(&self.steps).map(|(side, step)| side.div_ceil(*step)))
+            && self.fits(sides.iter().zip(&self.steps).map(|(side, step)| side / step))
             && self.swizzle_is_legal()
     }
 
-    /// Whether so many elements along each dimension fill no more of shared memory than the driver lets them.
-    fn fits(&self, loaded: impl Iterator<Item = u32>) -> bool {
+    /// Whether so many elements along each dimension, as the driver counts them, are within its limit.
+    fn fits(&self, counted: impl Iterator<Item = u32>) -> bool {
         let bits = if self.aligned_16() { 8 } else { self.bits() };
-        let bits = loaded.fold(bits, |bits, side| bits.saturating_mul(side.into()));
+        let bits = counted.fold(bits, |bits, side| bits.saturating_mul(side.into()));
         bits <= open::MAX_BOX_BYTES * 8
     }
 
