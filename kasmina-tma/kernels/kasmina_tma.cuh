@@ -24,8 +24,9 @@
 // - Coordinates are signed elements, innermost first; they may lie outside the tensor. *The innermost one times the bytes of
 //   an element must be a multiple of 16*, outside too: else the copy dies as CUDA_ERROR_ILLEGAL_INSTRUCTION (715). No check
 //   here sees it: nothing but the map, which cannot be read, knows how long an element is.
-// - A store through a map may write the whole 16 bytes in which a row of the tensor ends: seen on an H200, an innermost
-//   size of 5 f16 wrote 16 bytes. What lies in the padding of rows is not safe from it.
+// - A store through a map writes the whole 16 bytes in which a row of the tensor ends, with what the tile has there: seen on an
+//   H200, an innermost size of 117 bytes wrote 128. What lies in the padding of rows is not safe from it.
+// - A store at a negative coordinate, of any dimension, dies with the same error. Past the end is fine; so is a load before.
 //
 // Macros, before including:
 //   KASMINA_TMA_CHECK=1              checks alignments, byte counts and ranges on the device; prints and traps.
@@ -468,6 +469,12 @@ KASMINA_TMA_FN int32_t coordinate(const int32_t (&at)[Rank], int dimension)
 #define KASMINA_TMA_CHECK_TILE(shared)                                                                             \
     KASMINA_TMA_ASSERT(is_aligned(shared, 128), "a tile lies at a multiple of 128 bytes, of 8 spans with swizzle")
 
+// For what is stored; loads may begin before the tensor.
+#define KASMINA_TMA_CHECK_PLACE(at)                                                                                \
+    for (const int32_t place : at) {                                                                               \
+        KASMINA_TMA_ASSERT(place >= 0, "a store does not begin before the tensor");                                \
+    }
+
 // Starts a copy of the map's box at coordinates `at` into this block's shared memory, rows close together (and swizzled as the
 // map says). The box's bytes count on `barrier`, those outside the tensor too, which are filled. at[0] is whole 16 bytes.
 template <int Rank>
@@ -502,13 +509,14 @@ KASMINA_TMA_FN void load_tensor_multicast(void* shared, const void* map, const i
 }
 #endif
 
-// Starts a copy of a tile from shared memory to the map's box at `at`; elements outside the tensor are left out, but perhaps
-// those in the 16 bytes of a row's last one (see above). It belongs to the thread's next commit_group. Ordinary stores into
+// Starts a copy of a tile from shared memory to the map's box at `at`; elements past the tensor are left out, but
+// for those in the 16 bytes of a row's last one (see above). No coordinate is negative. It belongs to the thread's next commit_group. Ordinary stores into
 // the tile need fence_async_shared first. at[0] is whole 16 bytes.
 template <int Rank>
 KASMINA_TMA_FN void store_tensor(const void* map, const int32_t (&at)[Rank], const void* shared)
 {
     KASMINA_TMA_CHECK_TILE(shared);
+    KASMINA_TMA_CHECK_PLACE(at);
     KASMINA_TMA_RANKED("cp.async.bulk.tensor", ".global.shared::cta.tile.bulk_group [%5, ", "], [%6];", "l"(map),
                        "r"(shared_address(shared)))
 }
@@ -517,6 +525,7 @@ template <int Rank>
 KASMINA_TMA_FN void store_tensor(const void* map, const int32_t (&at)[Rank], const void* shared, CachePolicy policy)
 {
     KASMINA_TMA_CHECK_TILE(shared);
+    KASMINA_TMA_CHECK_PLACE(at);
     KASMINA_TMA_RANKED("cp.async.bulk.tensor", ".global.shared::cta.tile.bulk_group.L2::cache_hint [%5, ", "], [%6], %7;",
                        "l"(map), "r"(shared_address(shared)), "l"(policy.bits))
 }
@@ -529,6 +538,7 @@ template <Reduce Operation, int Rank>
 KASMINA_TMA_FN void reduce_tensor(const void* map, const int32_t (&at)[Rank], const void* shared)
 {
     KASMINA_TMA_CHECK_TILE(shared);
+    KASMINA_TMA_CHECK_PLACE(at);
 #define KASMINA_TMA_REDUCE(operation, name)                                                                        \
     if constexpr (Operation == Reduce::operation) {                                                                \
         KASMINA_TMA_RANKED("cp.reduce.async.bulk.tensor", ".global.shared::cta." name ".tile.bulk_group [%5, ",    \
@@ -583,6 +593,7 @@ KASMINA_TMA_FN void load_im2col(void* shared, const void* map, const int32_t (&a
 #undef KASMINA_TMA_RANKED
 #undef KASMINA_TMA_COORDINATES
 #undef KASMINA_TMA_CHECK_TILE
+#undef KASMINA_TMA_CHECK_PLACE
 #undef KASMINA_TMA_CHECK_BULK
 
 // ------------------------------------------------------------------------------------------------- editing maps in place

@@ -74,14 +74,26 @@ pub enum NotPatchable {
     /// A swizzle mode that is a field of its own, in code for 10.0 only.
     #[error("swizzle {0:?} has atoms larger than 16 bytes")]
     Swizzle(Swizzle),
+    /// A change of type to or from one of the rounded or flushed kinds of f32. They have a bit that the instruction leaves as it
+    /// is: seen on an H200, where a map of bytes in place of such a one ended the context (`CUDA_ERROR_ILLEGAL_INSTRUCTION`).
+    #[error(
+        "the slot holds {held} elements, and tensormap.replace leaves a part of that behind when they become {asked}"
+    )]
+    TypeChange {
+        /// The type in the slot.
+        held: DataType,
+        /// The type that was asked for.
+        asked: DataType,
+    },
     /// Packed elements, which code for 9.0 does not know.
     #[error("{0} elements are packed")]
     DataType(DataType),
 }
 
 impl MapPatch {
-    /// Everything that `request` says but the L2 promotion, which no instruction changes: with a map of that promotion in the
-    /// slot, the result is what the driver would encode.
+    /// Everything that `request` says but the L2 promotion, which no instruction changes. With a map in the slot that has that
+    /// promotion, and whose type does not forbid it ([`NotPatchable::TypeChange`]), the result does what the driver's map would
+    /// do; of its bytes the first 64 are the same, the others are the driver's notes (the box's bytes and alignment).
     ///
     /// # Errors
     /// The instruction cannot express it.
@@ -112,6 +124,20 @@ impl MapPatch {
             swizzle: geometry.swizzle.code(),
             fill: geometry.oob_fill.code(),
         })
+    }
+
+    /// [`MapPatch::whole`] for a slot that holds a map of `held` elements.
+    pub(crate) fn of_held(
+        slot: u32,
+        held: DataType,
+        request: &TensorMapRequest,
+    ) -> Result<Self, NotPatchable> {
+        let asked = request.geometry().data_type;
+        let is_special = |of| matches!(of, DataType::F32Ftz | DataType::Tf32 | DataType::Tf32Ftz);
+        if held != asked && (is_special(held) || is_special(asked)) {
+            return Err(NotPatchable::TypeChange { held, asked });
+        }
+        Self::whole(slot, request)
     }
 
     /// The address alone: the tensor has moved. The rest of it is left as it is.

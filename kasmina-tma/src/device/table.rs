@@ -10,6 +10,7 @@ use kasmina_sys::{
 
 use super::editor::{BATCH, EditWay, MapBatch, MapEditor, PatchBatch};
 use super::patch::{MapPatch, NotPatchable};
+use crate::data_type::DataType;
 use crate::encode::{self, EncodeError};
 use crate::geometry::Geometry;
 use crate::modes::L2Promotion;
@@ -132,7 +133,7 @@ pub struct Edited {
 pub struct MapTable<'m> {
     editor: MapEditor,
     maps: DeviceBuffer<TensorMap>,
-    bases: Vec<Option<Base>>,
+    held: Vec<Option<Held>>,
     memory: PhantomData<&'m mut [u8]>,
 }
 
@@ -147,7 +148,7 @@ impl<'m> MapTable<'m> {
             return Err(TableError::TooMany { slots, limit });
         }
         let maps = DeviceBuffer::zeroed(home, slots)?;
-        Ok(Self { editor: editor.clone(), maps, bases: vec![None; slots], memory: PhantomData })
+        Ok(Self { editor: editor.clone(), maps, held: vec![None; slots], memory: PhantomData })
     }
 
     /// Makes slot `slot` a map of `memory`.
@@ -208,10 +209,10 @@ impl<'m> MapTable<'m> {
         requests: &[(usize, TensorMapRequest)],
     ) -> Result<Vec<Edited>, TableError> {
         let capturing = self.home().is_capturing()?;
-        let mut first = self.bases.clone();
+        let mut held = self.held.clone();
         let mut edits = Vec::with_capacity(requests.len());
         for (slot, request) in requests {
-            edits.push(self.prepare(*slot, request, capturing, &mut first)?);
+            edits.push(self.prepare(*slot, request, capturing, &mut held)?);
         }
         let mut rest = &edits[..];
         while !rest.is_empty() {
@@ -219,34 +220,36 @@ impl<'m> MapTable<'m> {
             self.queue(batch)?;
             rest = after;
         }
-        self.bases = first;
+        self.held = held;
         Ok(edits.into_iter().map(|(_, edited)| edited).collect())
     }
 
-    /// What is to be done for one request. `bases` are as they will be after the requests before it.
+    /// What is to be done for one request. `slots` are as they will be after the requests before it.
     fn prepare(
         &self,
         slot: usize,
         request: &TensorMapRequest,
         capturing: bool,
-        bases: &mut [Option<Base>],
+        slots: &mut [Option<Held>],
     ) -> Result<(Edit, Edited), TableError> {
-        let slots = bases.len();
-        let held = bases.get_mut(slot).ok_or(TableError::Slot { slot, slots })?;
+        let count = slots.len();
+        let held = slots.get_mut(slot).ok_or(TableError::Slot { slot, slots: count })?;
         let geometry = request.geometry();
         let tiled = matches!(geometry.window, Window::Tiled { .. });
         let asked = Base { tiled, l2_promotion: geometry.l2_promotion };
-        let is_first = held.is_none();
-        match *held {
-            Some(held) if held != asked => return Err(TableError::Base { slot, held, asked }),
+        let before = held.replace(Held { base: asked, data_type: geometry.data_type });
+        match before {
+            Some(Held { base, .. }) if base != asked => {
+                return Err(TableError::Base { slot, held: base, asked });
+            }
             None if capturing => return Err(TableError::FirstInCapture { slot }),
-            _ => *held = Some(asked),
+            _ => {}
         }
         // A table has at most 2³² - 1 slots.
         let slot = slot as u32;
         let mut not_patchable = None;
-        if self.editor.way() == EditWay::Replace && !is_first {
-            match MapPatch::whole(slot, request) {
+        if let (EditWay::Replace, Some(before)) = (self.editor.way(), before) {
+            match MapPatch::of_held(slot, before.data_type, request) {
                 Ok(patch) => {
                     geometry
                         .check_capability(self.editor.capability())
@@ -325,7 +328,7 @@ impl<'m> MapTable<'m> {
             return Ok(());
         }
         // A table has at most 2³² - 1 slots.
-        let (maps, count) = (self.bases.len() as u32, patches.len() as u32);
+        let (maps, count) = (self.held.len() as u32, patches.len() as u32);
         let table = self.maps.pointer();
         // SAFETY: the kernel stays inside of the table; the caller vouches for the patches.
         let queued =
@@ -340,8 +343,8 @@ impl<'m> MapTable<'m> {
     /// # Errors
     /// No such slot.
     pub fn pointer(&self, slot: usize) -> Result<DevicePointer<TensorMap>, TableError> {
-        if slot >= self.bases.len() {
-            return Err(TableError::Slot { slot, slots: self.bases.len() });
+        if slot >= self.held.len() {
+            return Err(TableError::Slot { slot, slots: self.held.len() });
         }
         Ok(self.maps.pointer().offset(slot)?)
     }
@@ -366,12 +369,12 @@ impl<'m> MapTable<'m> {
 
     /// How many slots there are.
     pub fn len(&self) -> usize {
-        self.bases.len()
+        self.held.len()
     }
 
     /// Whether there are no slots.
     pub fn is_empty(&self) -> bool {
-        self.bases.is_empty()
+        self.held.is_empty()
     }
 
     /// Frees the table and returns what the driver said.
@@ -411,6 +414,13 @@ fn first_batch(edits: &[(Edit, Edited)]) -> usize {
     (0..edits.len().min(BATCH)).take_while(|&i| fits(i)).count()
 }
 
+/// What a slot holds.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    base: Base,
+    data_type: DataType,
+}
+
 impl fmt::Display for Base {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.tiled { "tiled" } else { "im2col" };
@@ -421,7 +431,7 @@ impl fmt::Display for Base {
 impl fmt::Debug for MapTable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MapTable")
-            .field("slots", &self.bases.len())
+            .field("slots", &self.held.len())
             .field("editor", &self.editor)
             .finish_non_exhaustive()
     }

@@ -253,13 +253,15 @@ fn tiles_anywhere(random: &mut Random, tensor: &Tensor, sides: &[usize]) -> Vec<
         .collect()
 }
 
-/// A grid that covers the tensor, or the part of it that so many tiles do, from a place at or before its first element.
+/// A grid that covers the tensor, or the part of it that so many tiles do, from a place in it: stores may pass its end, but not
+/// begin before it.
 fn tiles_side_by_side(random: &mut Random, tensor: &Tensor, sides: &[usize]) -> Vec<Vec<i32>> {
     let mut tiles: Vec<Vec<i32>> = vec![Vec::new()];
     for (d, (&size, &side)) in tensor.sizes.iter().zip(sides).enumerate() {
         let (size, side) = (size as i64, side as i64);
         let least = if d == 0 { piece(tensor.element) } else { 1 };
-        let first = if random.one_in(2) { 0 } else { least * random.between(1 - side / least, 0) };
+        let most = (side / least).min((size - 1) / least);
+        let first = if random.one_in(2) { 0 } else { least * random.between(0, most) };
         let places: Vec<i32> = (0..)
             .map(|i| first + i * side)
             .take_while(|&at| at < size)
