@@ -10,6 +10,15 @@ use crate::failed::{Failed, Why};
 /// The environment variable that makes a missing GPU a failure.
 pub const REQUIRE_VARIABLE: &str = "KASMINA_REQUIRE_GPU";
 
+/// The environment variable by which a bundle's `run.sh` names the sanitizer that it runs under.
+pub const SANITIZER_VARIABLE: &str = "KASMINA_SANITIZER";
+
+/// Whether a sanitizer watches, which runs kernels one after another and slowly: nothing overlaps then.
+#[must_use]
+pub fn is_sanitized() -> bool {
+    std::env::var_os(SANITIZER_VARIABLE).is_some_and(|tool| !tool.is_empty())
+}
+
 /// One test or bench.
 pub type Body = fn(Device) -> Result<(), Failed>;
 

@@ -7,7 +7,7 @@ mod measurement;
 
 pub use cases::{CASES_VARIABLE, Cases, SEED_VARIABLE};
 pub use failed::{Failed, ensure, not_applicable};
-pub use harness::{Body, REQUIRE_VARIABLE, bench_main, main};
+pub use harness::{Body, REQUIRE_VARIABLE, SANITIZER_VARIABLE, bench_main, is_sanitized, main};
 pub use measurement::{COMMIT_VARIABLE, Measurement, RESULTS_VARIABLE, record};
 pub use proptest;
 

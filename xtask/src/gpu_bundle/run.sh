@@ -119,6 +119,8 @@ fi
 
 sanitizer=()
 if [[ -n $sanitize ]]; then
+    # Tests of what a sanitizer takes away, such as kernels side by side, are then not applicable.
+    export KASMINA_SANITIZER=$sanitize
     found=$(command -v compute-sanitizer)
     for folder in "${CUDA_HOME:-}" "${CUDA_PATH:-}" /usr/local/cuda; do
         [[ -n $found || -z $folder ]] && continue
