@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use kasmina_gpu_test::proptest::collection::vec;
-use kasmina_gpu_test::{Body, Cases, Failed, ensure, not_applicable};
+use kasmina_gpu_test::{Body, Cases, Failed, ensure, is_sanitized, not_applicable};
 use kasmina_sys::{
     Allocator, CUresult, CaptureMode, Context, Device, DeviceBuffer, DevicePointer, DeviceSlice,
     DeviceSliceMut, Error, Event, Graph, GraphExec, LaunchConfig, PinnedBuffer, PinnedKind,
@@ -200,6 +200,9 @@ fn pinned_kinds(device: Device) -> Result<(), Failed> {
 }
 
 fn pinned_waits(device: Device) -> Result<(), Failed> {
+    if is_sanitized() {
+        return Err(not_applicable("under a sanitizer the host is slower than the device"));
+    }
     const LEN: usize = 1 << 20;
     let context = Context::primary(device)?;
     let (stream, other) = (Stream::new(&context)?, Stream::new(&context)?);
@@ -220,6 +223,9 @@ fn pinned_waits(device: Device) -> Result<(), Failed> {
 }
 
 fn pinned_drop_waits(device: Device) -> Result<(), Failed> {
+    if is_sanitized() {
+        return Err(not_applicable("under a sanitizer the host is slower than the device"));
+    }
     const LEN: usize = 1 << 20;
     let context = Context::primary(device)?;
     let stream = Stream::new(&context)?;
