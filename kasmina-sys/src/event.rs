@@ -4,15 +4,13 @@ use std::fmt;
 
 use crate::capture::apart_from_captures;
 use crate::context::Context;
-use crate::error::{Error, check, report_drop_error};
-use crate::raw::{CUevent, CUevent_flags, CUresult};
+use crate::error::{Error, check};
+use crate::owned::Owned;
+use crate::raw::{CUevent, CUevent_flags, CUevent_st, CUresult};
 use crate::stream::Stream;
 
 /// A mark in a stream's work. Recording it again moves it.
-pub struct Event {
-    context: Context,
-    raw: CUevent,
-}
+pub struct Event(Owned<CUevent_st>);
 
 // SAFETY: an event handle belongs to no thread; the driver locks for itself.
 unsafe impl Send for Event {}
@@ -48,29 +46,27 @@ impl Event {
     }
 
     fn create(context: &Context, flags: CUevent_flags) -> Result<Self, Error> {
-        let driver = context.device().driver();
-        // Looked up before creating: what was created can then always be destroyed.
-        driver.cuEventDestroy()?;
-        let call = driver.cuEventCreate()?;
-        let mut raw: CUevent = std::ptr::null_mut();
-        // Joins and page-locked buffers make some that nobody asked for.
-        apart_from_captures(context, || {
-            // SAFETY: the pointer is to a live handle, and the context is current.
-            check("cuEventCreate", unsafe { call(&mut raw, flags.0) }, || {
-                format!("flags {:#x}", flags.0)
+        let call = context.device().driver().cuEventCreate()?;
+        let event = Owned::make(context, |raw| {
+            // Joins and page-locked buffers make some that nobody asked for.
+            apart_from_captures(context, || {
+                // SAFETY: the pointer is to a live handle, and the context is current.
+                check("cuEventCreate", unsafe { call(raw, flags.0) }, || {
+                    format!("flags {:#x}", flags.0)
+                })
             })
         })?;
-        Ok(Self { context: context.clone(), raw })
+        Ok(Self(event))
     }
 
     /// The context.
     pub fn context(&self) -> &Context {
-        &self.context
+        self.0.context()
     }
 
     /// The driver's handle, valid while this event lives.
     pub fn raw(&self) -> CUevent {
-        self.raw
+        self.0.raw()
     }
 
     /// Puts the mark after everything queued on `stream` so far.
@@ -78,10 +74,10 @@ impl Event {
     /// # Errors
     /// The driver refused, for instance because the stream is of another context.
     pub fn record(&self, stream: &Stream) -> Result<(), Error> {
-        let call = self.context.device().driver().cuEventRecord()?;
-        self.context.with_current(|| {
+        let call = self.context().device().driver().cuEventRecord()?;
+        self.context().with_current(|| {
             // SAFETY: a live event and a live stream.
-            check("cuEventRecord", unsafe { call(self.raw, stream.raw()) }, || stream.to_string())
+            check("cuEventRecord", unsafe { call(self.raw(), stream.raw()) }, || stream.to_string())
         })
     }
 
@@ -90,10 +86,10 @@ impl Event {
     /// # Errors
     /// The first failure of anything before it, too.
     pub fn synchronize(&self) -> Result<(), Error> {
-        let call = self.context.device().driver().cuEventSynchronize()?;
-        self.context.with_current(|| {
+        let call = self.context().device().driver().cuEventSynchronize()?;
+        self.context().with_current(|| {
             // SAFETY: a live event.
-            check("cuEventSynchronize", unsafe { call(self.raw) }, String::new)
+            check("cuEventSynchronize", unsafe { call(self.raw()) }, String::new)
         })
     }
 
@@ -102,10 +98,10 @@ impl Event {
     /// # Errors
     /// The first failure of anything before it.
     pub fn is_done(&self) -> Result<bool, Error> {
-        let call = self.context.device().driver().cuEventQuery()?;
-        self.context.with_current(|| {
+        let call = self.context().device().driver().cuEventQuery()?;
+        self.context().with_current(|| {
             // SAFETY: a live event.
-            match unsafe { call(self.raw) } {
+            match unsafe { call(self.raw()) } {
                 CUresult::NOT_READY => Ok(false),
                 code => check("cuEventQuery", code, String::new).map(|()| true),
             }
@@ -117,11 +113,11 @@ impl Event {
     /// # Errors
     /// One of them has no clock, was not recorded, or is not passed yet (`CUDA_ERROR_NOT_READY`).
     pub fn milliseconds_since(&self, start: &Self) -> Result<f32, Error> {
-        let call = self.context.device().driver().cuEventElapsedTime()?;
+        let call = self.context().device().driver().cuEventElapsedTime()?;
         let mut milliseconds = 0f32;
-        self.context.with_current(|| {
+        self.context().with_current(|| {
             // SAFETY: a live float and two live events.
-            let code = unsafe { call(&mut milliseconds, start.raw, self.raw) };
+            let code = unsafe { call(&mut milliseconds, start.raw(), self.raw()) };
             check("cuEventElapsedTime", code, String::new)
         })?;
         Ok(milliseconds)
@@ -133,34 +129,13 @@ impl Event {
     /// The driver's refusal, which a plain drop would hand to the hook of [`set_drop_error_hook`].
     ///
     /// [`set_drop_error_hook`]: crate::set_drop_error_hook
-    pub fn close(mut self) -> Result<(), Error> {
-        self.destroy()
-    }
-
-    fn destroy(&mut self) -> Result<(), Error> {
-        // Taken first, so that a second attempt has nothing to destroy.
-        let raw = std::mem::replace(&mut self.raw, std::ptr::null_mut());
-        if raw.is_null() {
-            return Ok(());
-        }
-        let call = self.context.device().driver().cuEventDestroy()?;
-        apart_from_captures(&self.context, || {
-            // SAFETY: the event was created here and is destroyed once.
-            check("cuEventDestroy", unsafe { call(raw) }, || format!("event {raw:p}"))
-        })
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        if let Err(error) = self.destroy() {
-            report_drop_error(&error);
-        }
+    pub fn close(self) -> Result<(), Error> {
+        self.0.close()
     }
 }
 
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Event").field("raw", &self.raw).finish_non_exhaustive()
+        f.debug_struct("Event").field("raw", &self.raw()).finish_non_exhaustive()
     }
 }

@@ -3,13 +3,13 @@
 use std::cell::RefCell;
 use std::fmt;
 
-use crate::capture::apart_from_captures;
 use crate::context::Context;
 use crate::error::{CaptureFault, Error, check, report_drop_error};
 use crate::module::Module;
+use crate::owned::Owned;
 use crate::raw::{
-    CUgraph, CUgraphExec, CUgraphExecUpdateResult, CUgraphExecUpdateResultInfo, CUresult,
-    CUstreamCaptureMode,
+    CUgraph, CUgraph_st, CUgraphExec, CUgraphExec_st, CUgraphExecUpdateResult,
+    CUgraphExecUpdateResultInfo, CUresult, CUstreamCaptureMode,
 };
 use crate::stream::Stream;
 
@@ -67,8 +67,8 @@ fn keep(modules: &mut Vec<Module>, module: &Module) {
 /// It keeps the modules loaded whose kernels [`Graph::capture`]'s closure launched. It can go to another thread, and is not shared
 /// between them: the driver has no locks for it.
 pub struct Graph {
-    context: Context,
-    raw: CUgraph,
+    /// Before the modules, so that it goes first.
+    handle: Owned<CUgraph_st>,
     modules: Vec<Module>,
 }
 
@@ -117,11 +117,11 @@ impl Graph {
     /// # Errors
     /// The driver did not answer.
     pub fn nodes(&self) -> Result<usize, Error> {
-        let call = self.context.device().driver().cuGraphGetNodes()?;
+        let call = self.context().device().driver().cuGraphGetNodes()?;
         let mut count = 0usize;
-        self.context.with_current(|| {
+        self.context().with_current(|| {
             // SAFETY: a live graph and a live integer; without an array the driver tells the number alone.
-            let code = unsafe { call(self.raw, std::ptr::null_mut(), &mut count) };
+            let code = unsafe { call(self.raw(), std::ptr::null_mut(), &mut count) };
             check("cuGraphGetNodes", code, String::new)
         })?;
         Ok(count)
@@ -132,30 +132,29 @@ impl Graph {
     /// # Errors
     /// The driver refused.
     pub fn instantiate(&self) -> Result<GraphExec, Error> {
-        let driver = self.context.device().driver();
-        // Looked up before instantiating: what was made can then always be destroyed.
-        driver.cuGraphExecDestroy()?;
-        let call = driver.cuGraphInstantiateWithFlags()?;
-        let mut raw: CUgraphExec = std::ptr::null_mut();
-        self.context.with_current(|| {
-            // SAFETY: a live handle and a live graph; no flags.
-            check(
-                "cuGraphInstantiateWithFlags",
-                unsafe { call(&mut raw, self.raw, 0) },
-                String::new,
-            )
+        let context = self.context();
+        let call = context.device().driver().cuGraphInstantiateWithFlags()?;
+        let handle = Owned::make(context, |raw| {
+            context.with_current(|| {
+                // SAFETY: a live handle and a live graph; no flags.
+                check(
+                    "cuGraphInstantiateWithFlags",
+                    unsafe { call(raw, self.raw(), 0) },
+                    String::new,
+                )
+            })
         })?;
-        Ok(GraphExec { context: self.context.clone(), raw, modules: self.modules.clone() })
+        Ok(GraphExec { handle, modules: self.modules.clone() })
     }
 
     /// The context.
     pub fn context(&self) -> &Context {
-        &self.context
+        self.handle.context()
     }
 
     /// The driver's handle, valid while this graph lives.
     pub fn raw(&self) -> CUgraph {
-        self.raw
+        self.handle.raw()
     }
 
     /// Destroys the graph and returns what the driver said. What was instantiated from it lives on.
@@ -164,35 +163,14 @@ impl Graph {
     /// The driver's refusal, which a plain drop would hand to the hook of [`set_drop_error_hook`].
     ///
     /// [`set_drop_error_hook`]: crate::set_drop_error_hook
-    pub fn close(mut self) -> Result<(), Error> {
-        self.destroy()
-    }
-
-    fn destroy(&mut self) -> Result<(), Error> {
-        // Taken first, so that a second attempt has nothing to destroy.
-        let raw = std::mem::replace(&mut self.raw, std::ptr::null_mut());
-        if raw.is_null() {
-            return Ok(());
-        }
-        let call = self.context.device().driver().cuGraphDestroy()?;
-        apart_from_captures(&self.context, || {
-            // SAFETY: the graph was made once and is destroyed once.
-            check("cuGraphDestroy", unsafe { call(raw) }, || format!("graph {raw:p}"))
-        })
-    }
-}
-
-impl Drop for Graph {
-    fn drop(&mut self) {
-        if let Err(error) = self.destroy() {
-            report_drop_error(&error);
-        }
+    pub fn close(self) -> Result<(), Error> {
+        self.handle.close()
     }
 }
 
 impl fmt::Debug for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Graph").field("raw", &self.raw).finish_non_exhaustive()
+        f.debug_struct("Graph").field("raw", &self.raw()).finish_non_exhaustive()
     }
 }
 
@@ -225,13 +203,14 @@ impl<'a> Capture<'a> {
         let modules = take_modules();
         let context = self.stream.context();
         let call = context.device().driver().cuStreamEndCapture()?;
-        let mut raw: CUgraph = std::ptr::null_mut();
-        context.with_current(|| {
-            // SAFETY: a live stream and a live handle; this is the thread that began the capture.
-            let code = unsafe { call(self.stream.raw(), &mut raw) };
-            check("cuStreamEndCapture", code, || self.stream.to_string())
+        let handle = Owned::make(context, |raw| {
+            context.with_current(|| {
+                // SAFETY: a live stream and a live handle; this is the thread that began the capture.
+                let code = unsafe { call(self.stream.raw(), raw) };
+                check("cuStreamEndCapture", code, || self.stream.to_string())
+            })
         })?;
-        Ok(Graph { context: context.clone(), raw, modules })
+        Ok(Graph { handle, modules })
     }
 }
 
@@ -264,8 +243,8 @@ fn take_modules() -> Vec<Module> {
 
 /// A graph that is ready to run. It goes to another thread like [`Graph`] does, and is not shared either.
 pub struct GraphExec {
-    context: Context,
-    raw: CUgraphExec,
+    /// Before the modules, so that it goes first.
+    handle: Owned<CUgraphExec_st>,
     modules: Vec<Module>,
 }
 
@@ -333,12 +312,12 @@ impl GraphExec {
     /// # Errors
     /// The driver failed. That the graphs do not fit each other is no error but [`Update::Refused`].
     pub fn update(&mut self, graph: &Graph) -> Result<Update, Error> {
-        let call = self.context.device().driver().cuGraphExecUpdate()?;
+        let call = self.context().device().driver().cuGraphExecUpdate()?;
         let mut info = CUgraphExecUpdateResultInfo::default();
-        self.context
+        self.context()
             .with_current(|| {
                 // SAFETY: both graphs are live, and so is the result.
-                match unsafe { call(self.raw, graph.raw, &mut info) } {
+                match unsafe { call(self.raw(), graph.raw(), &mut info) } {
                     CUresult::GRAPH_EXEC_UPDATE_FAILURE => {
                         Ok(Update::Refused(UpdateRefusal(info.result)))
                     }
@@ -362,10 +341,10 @@ impl GraphExec {
     /// [`Error::ForeignStream`], or the driver refused.
     pub fn upload(&self, stream: &Stream) -> Result<(), Error> {
         self.same_context(stream)?;
-        let call = self.context.device().driver().cuGraphUpload()?;
-        self.context.with_current(|| {
+        let call = self.context().device().driver().cuGraphUpload()?;
+        self.context().with_current(|| {
             // SAFETY: a live graph and a live stream of the current context.
-            check("cuGraphUpload", unsafe { call(self.raw, stream.raw()) }, || stream.to_string())
+            check("cuGraphUpload", unsafe { call(self.raw(), stream.raw()) }, || stream.to_string())
         })
     }
 
@@ -381,15 +360,15 @@ impl GraphExec {
     /// [`Error::ForeignStream`], or the driver refused.
     pub unsafe fn launch(&self, stream: &Stream) -> Result<(), Error> {
         self.same_context(stream)?;
-        let call = self.context.device().driver().cuGraphLaunch()?;
-        self.context.with_current(|| {
+        let call = self.context().device().driver().cuGraphLaunch()?;
+        self.context().with_current(|| {
             // SAFETY: a live graph and a live stream of the current context; the caller vouches for what the nodes reach.
-            check("cuGraphLaunch", unsafe { call(self.raw, stream.raw()) }, || stream.to_string())
+            check("cuGraphLaunch", unsafe { call(self.raw(), stream.raw()) }, || stream.to_string())
         })
     }
 
     fn same_context(&self, stream: &Stream) -> Result<(), Error> {
-        if stream.context().raw() == self.context.raw() {
+        if stream.context().raw() == self.context().raw() {
             return Ok(());
         }
         Err(Error::ForeignStream { what: "a graph".to_owned(), stream: stream.to_string() })
@@ -397,12 +376,12 @@ impl GraphExec {
 
     /// The context.
     pub fn context(&self) -> &Context {
-        &self.context
+        self.handle.context()
     }
 
     /// The driver's handle, valid while this value lives.
     pub fn raw(&self) -> CUgraphExec {
-        self.raw
+        self.handle.raw()
     }
 
     /// Destroys it and returns what the driver said.
@@ -411,34 +390,13 @@ impl GraphExec {
     /// The driver's refusal, which a plain drop would hand to the hook of [`set_drop_error_hook`].
     ///
     /// [`set_drop_error_hook`]: crate::set_drop_error_hook
-    pub fn close(mut self) -> Result<(), Error> {
-        self.destroy()
-    }
-
-    fn destroy(&mut self) -> Result<(), Error> {
-        // Taken first, so that a second attempt has nothing to destroy.
-        let raw = std::mem::replace(&mut self.raw, std::ptr::null_mut());
-        if raw.is_null() {
-            return Ok(());
-        }
-        let call = self.context.device().driver().cuGraphExecDestroy()?;
-        apart_from_captures(&self.context, || {
-            // SAFETY: the graph was instantiated once and is destroyed once.
-            check("cuGraphExecDestroy", unsafe { call(raw) }, || format!("graph {raw:p}"))
-        })
-    }
-}
-
-impl Drop for GraphExec {
-    fn drop(&mut self) {
-        if let Err(error) = self.destroy() {
-            report_drop_error(&error);
-        }
+    pub fn close(self) -> Result<(), Error> {
+        self.handle.close()
     }
 }
 
 impl fmt::Debug for GraphExec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GraphExec").field("raw", &self.raw).finish_non_exhaustive()
+        f.debug_struct("GraphExec").field("raw", &self.raw()).finish_non_exhaustive()
     }
 }

@@ -23,6 +23,7 @@ mod launch;
 mod memory;
 mod module;
 mod occupancy;
+mod owned;
 pub mod raw;
 mod result;
 mod self_check;
