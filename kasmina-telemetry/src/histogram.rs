@@ -21,13 +21,27 @@
 /// assert_eq!(histogram.quantile(0.0), Some(-3.0));
 /// assert!(histogram.quantile(0.5).is_some_and(|median| (1.0..2.0).contains(&median)));
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+///
+/// The layout is fixed, without padding: devices count into the same bytes. All zeros is no histogram of nothing, as its extrema
+/// are then 0; [`Histogram::EMPTY`] is.
+#[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
 pub struct Histogram {
-    counts: [u64; Self::BINS],
+    counts: [u64; Histogram::BINS],
     nonfinite: u64,
+    /// Least finite value; +Inf while there is none. A zero extremum is +0.0.
     min: f32,
+    /// Greatest finite value; −Inf while there is none.
     max: f32,
 }
+
+const _: () = assert!(
+    size_of::<Histogram>() == 792
+        && std::mem::offset_of!(Histogram, nonfinite) == 776
+        && std::mem::offset_of!(Histogram, min) == 784
+        && std::mem::offset_of!(Histogram, max) == 788,
+    "as in kernels/kasmina_histogram.cuh of kasmina-core"
+);
 
 /// One bin of a [`Histogram`]: `low` ≤ x < `high` for positive values, `low` < x ≤ `high` for negative.
 #[derive(Clone, Copy, Debug, PartialEq)]

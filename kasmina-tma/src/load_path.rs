@@ -120,6 +120,12 @@ pub enum Reason {
     /// It would do, but another was asked for.
     #[error("{0} was asked for")]
     AnotherForced(LoadPath),
+    /// It would do, but another was measured to be faster.
+    #[error("{0} was measured to be faster")]
+    Slower(LoadPath),
+    /// It should do, but its launch was refused.
+    #[error("it was refused: {0}")]
+    Refused(String),
 }
 
 /// A way that was not taken.
