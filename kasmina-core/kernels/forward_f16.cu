@@ -1,11 +1,11 @@
-// Made by `cargo xtask variants` from the table in src/cuda/variants.rs. Not to be changed by hand.
+// Made by `cargo xtask variants` from the tables in src/cuda/variants. Not to be changed by hand.
 
 #include "forward_kernels.cuh"
 
 KASMINA_FORWARD_BULK_TENSOR(kasmina_forward_f16_bulk_tensor_packet_copy, f16, Packet, Copy)
 KASMINA_FORWARD_BULK(kasmina_forward_f16_bulk_packet_copy, f16, Packet, Copy)
-KASMINA_FORWARD_ASYNC(kasmina_forward_f16_cp_async_packet_copy, f16, Packet, Copy, 1)
-KASMINA_FORWARD_DIRECT(kasmina_forward_f16_vector16_packet_copy, f16, Packet, Copy, true, 1)
+KASMINA_FORWARD_ASYNC(kasmina_forward_f16_cp_async_packet_copy, f16, Packet, Copy, 2)
+KASMINA_FORWARD_DIRECT(kasmina_forward_f16_vector16_packet_copy, f16, Packet, Copy, true, 2)
 KASMINA_FORWARD_BULK_TENSOR(kasmina_forward_f16_bulk_tensor_packet_compute, f16, Packet, Compute)
 KASMINA_FORWARD_BULK(kasmina_forward_f16_bulk_packet_compute, f16, Packet, Compute)
 KASMINA_FORWARD_ASYNC(kasmina_forward_f16_cp_async_packet_compute, f16, Packet, Compute, 1)

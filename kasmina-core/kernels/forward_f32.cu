@@ -1,4 +1,4 @@
-// Made by `cargo xtask variants` from the table in src/cuda/variants.rs. Not to be changed by hand.
+// Made by `cargo xtask variants` from the tables in src/cuda/variants. Not to be changed by hand.
 
 #include "forward_kernels.cuh"
 
@@ -8,7 +8,7 @@ KASMINA_FORWARD_ASYNC(kasmina_forward_f32_cp_async_packet_copy, float, Packet, C
 KASMINA_FORWARD_DIRECT(kasmina_forward_f32_vector16_packet_copy, float, Packet, Copy, true, 2)
 KASMINA_FORWARD_BULK_TENSOR(kasmina_forward_f32_bulk_tensor_packet_compute, float, Packet, Compute)
 KASMINA_FORWARD_BULK(kasmina_forward_f32_bulk_packet_compute, float, Packet, Compute)
-KASMINA_FORWARD_ASYNC(kasmina_forward_f32_cp_async_packet_compute, float, Packet, Compute, 2)
+KASMINA_FORWARD_ASYNC(kasmina_forward_f32_cp_async_packet_compute, float, Packet, Compute, 1)
 KASMINA_FORWARD_DIRECT(kasmina_forward_f32_vector16_packet_compute, float, Packet, Compute, true, 1)
 KASMINA_FORWARD_BULK_TENSOR(kasmina_forward_f32_bulk_tensor_column_copy, float, Column, Copy)
 KASMINA_FORWARD_BULK(kasmina_forward_f32_bulk_column_copy, float, Column, Copy)
@@ -21,6 +21,6 @@ KASMINA_FORWARD_DIRECT(kasmina_forward_f32_vector16_column_compute, float, Colum
 KASMINA_FORWARD_DIRECT(kasmina_forward_f32_scalar_column_compute, float, Column, Compute, false, 1)
 KASMINA_FORWARD_BULK_TENSOR(kasmina_forward_f32_bulk_tensor_off_compute, float, Off, Compute)
 KASMINA_FORWARD_BULK(kasmina_forward_f32_bulk_off_compute, float, Off, Compute)
-KASMINA_FORWARD_ASYNC(kasmina_forward_f32_cp_async_off_compute, float, Off, Compute, 2)
+KASMINA_FORWARD_ASYNC(kasmina_forward_f32_cp_async_off_compute, float, Off, Compute, 1)
 KASMINA_FORWARD_DIRECT(kasmina_forward_f32_vector16_off_compute, float, Off, Compute, true, 1)
 KASMINA_FORWARD_DIRECT(kasmina_forward_f32_scalar_off_compute, float, Off, Compute, false, 1)

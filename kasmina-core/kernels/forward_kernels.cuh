@@ -6,13 +6,6 @@
 using namespace kasmina;
 using namespace kasmina::stream;
 
-// Without the copy engine these are in the fatbin by name alone: the host does not choose them for such a device.
-#if KASMINA_TMA_AVAILABLE
-#define KASMINA_WITH_TMA(...) __VA_ARGS__
-#else
-#define KASMINA_WITH_TMA(...) __trap()
-#endif
-
 #define KASMINA_FORWARD_BULK_TENSOR(name, T, telemetry, mode)                                                       \
     extern "C" __global__ void __launch_bounds__(kWorkers + 64, 1)                                                 \
         name(const __grid_constant__ tma::TensorMap x_map, const __grid_constant__ tma::TensorMap y_map,           \

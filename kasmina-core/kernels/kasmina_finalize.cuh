@@ -28,11 +28,11 @@ KASMINA_HD double reconstruction_loss(double squares, uint64_t rows, uint64_t c)
     return squares / elements(rows, c);
 }
 
-// The gradients of a pointwise seed's c columns to `gradients`, in the parameters' order; answers that of alpha. `sums(i)`
-// gives column i's merged ColumnTotals.
-template <class Team, class Sums>
+// The gradients of a pointwise seed's c columns, in the parameters' order; answers that of alpha. `sums(i)` gives column i's
+// merged ColumnTotals, `gradient(i, value)` takes the gradient of parameter i: once each, from any lane.
+template <class Team, class Sums, class Gradient>
 KASMINA_HD double finalize_seed(const Team& team, Kind kind, const float* parameters, uint32_t c, float alpha, const Sums& sums,
-                                double factor, float* gradients)
+                                double factor, const Gradient& gradient)
 {
     const double blend = mul_rn(factor, static_cast<double>(alpha));
     double total = 0.0;
@@ -49,7 +49,7 @@ KASMINA_HD double finalize_seed(const Team& team, Kind kind, const float* parame
         skipped = team.sum(skipped);
         for (uint32_t i = team.rank(); i < c; i += team.size()) {
             const double p = static_cast<double>(softmax.share(parameters[i]));
-            gradients[i] = static_cast<float>(mul_rn(mul_rn(blend, p), sub_rn(sums(i).gx, total)));
+            gradient(i, static_cast<float>(mul_rn(mul_rn(blend, p), sub_rn(sums(i).gx, total))));
         }
         return sub_rn(total, skipped);
     }
@@ -61,11 +61,11 @@ KASMINA_HD double finalize_seed(const Team& team, Kind kind, const float* parame
         const double sum = expansion ? column.gx_on : column.g;
         total = add_rn(total, mul_rn(static_cast<double>(parameters[i]), sum));
         if (expansion) skipped = add_rn(skipped, column.gx);
-        gradients[i] = static_cast<float>(mul_rn(mul_rn(blend, scale), sum));
+        gradient(i, static_cast<float>(mul_rn(mul_rn(blend, scale), sum)));
     }
     total = team.sum(total);
     skipped = team.sum(skipped);
-    if (team.rank() == 0) gradients[c] = static_cast<float>(mul_rn(blend, total));
+    if (team.rank() == 0) gradient(c, static_cast<float>(mul_rn(blend, total)));
     return sub_rn(mul_rn(scale, total), skipped);
 }
 

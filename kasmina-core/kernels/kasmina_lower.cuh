@@ -12,12 +12,14 @@
 
 namespace kasmina {
 
-// The kinds that are lowered, in the order of `kasmina_core::Blueprint`.
+// The built-in kinds, in the order of `kasmina_core::Blueprint`. The last two keep their matrices and are not lowered.
 enum class Kind : uint32_t {
     Residual = 0,
     AttentionHead = 1,
     MlpExpansion = 2,
     ConvFilter = 3,
+    Bottleneck = 4,
+    Dense = 5,
 };
 
 constexpr uint32_t kMaxTaps = 16;

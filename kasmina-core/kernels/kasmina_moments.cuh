@@ -58,6 +58,16 @@ struct ChunkBlock {
         }
     }
 
+    // For values whose extremes and dead elements are seen elsewhere.
+    KASMINA_HD void add_sums(float x, float pivot) { sums.add(x, pivot); }
+
+    KASMINA_HD void add_range(float lowest, float highest, float dead_elements)
+    {
+        low = minimum_number(low, lowest);
+        high = maximum_number(high, highest);
+        dead += dead_elements;
+    }
+
     KASMINA_HD uint32_t dead_count() const { return bits_of(dead) - bits_of(kNoneDead); }
 
 private:

@@ -32,14 +32,48 @@ struct alignas(16) ColumnProgram {
 };
 static_assert(sizeof(ColumnProgram) == 16, "one 16-byte load a column");
 
-// y of one element. Columns that are copied must not come here: an unguarded NaN leaves with another payload.
-template <bool Guarded>
-KASMINA_HD float apply(const ColumnProgram& program, const Guards<Guarded>& guards, float x)
+// y of one element; Guards is one of kasmina_stability.cuh. Columns that are copied must not come here: an unguarded NaN leaves
+// with another payload.
+template <class Guards>
+KASMINA_HD float apply(const ColumnProgram& program, const Guards& guards, float x)
 {
     const float v = guards.sanitize(x);
     const float factor = program.is_on(v) ? program.on : program.off;
     return guards.clamp(program.value(v, factor));
 }
+
+// The same for a program that is linear.
+template <class Guards>
+KASMINA_HD float apply_linear(const ColumnProgram& program, const Guards& guards, float x)
+{
+    return guards.clamp(program.value(guards.sanitize(x), program.on));
+}
+
+// How far some programs can carry a value: |y| ≤ gain·|x| + offset, before rounding.
+struct Reach {
+    float gain;
+    float offset;
+
+    KASMINA_HD static Reach none() { return {0.0f, 0.0f}; }
+
+    KASMINA_HD void include(const ColumnProgram& program)
+    {
+        // A NaN stays, and no comparison below holds for it.
+        gain = maximum(gain, maximum(fabsf(program.on), fabsf(program.off)));
+        offset = maximum(offset, fabsf(program.bias));
+    }
+
+    // Whether neither a value of at most `greatest` in magnitude nor what the programs make of it can leave the bounds, so that
+    // `FlushOnly` gives the bits of `Guards<true>`. A NaN or an infinity among the values makes `greatest` one.
+    KASMINA_HD bool stays_within(const Bounds& bounds, float greatest) const
+    {
+        const float limit = minimum_number(bounds.upper, -bounds.lower);
+        // Two roundings of the value and three of this are less than 2^-20.
+        const float most = fmaf(greatest, gain, offset) * 1.000001f;
+        // At a bound of 0 the clamp also takes the sign off a zero.
+        return (greatest <= limit) & (most <= limit) & (greatest < kInfinity) & (limit > 0.0f);
+    }
+};
 
 // What backward does with a program.
 enum class Pass : uint32_t {

@@ -29,15 +29,16 @@ struct Guards {
 
     KASMINA_HD explicit Guards(const Bounds& bounds) : epsilon(bounds.epsilon), lower(bounds.lower), upper(bounds.upper) {}
 
-    // Input of an on-path branch: NaN → 0, |x| < ε → 0, then the clamp.
+    // NaN → 0, |x| < ε → 0: a NaN fails the comparison with the tiny ones.
+    KASMINA_HD float flush(float x) const { return fabsf(x) >= epsilon ? x : 0.0f; }
+
+    // Input of an on-path branch: flushed, then clamped.
     KASMINA_HD float sanitize(float x) const
     {
         if constexpr (!Guarded) {
             return x;
         } else {
-            // A NaN fails the comparison and becomes 0 with the tiny ones.
-            const float kept = fabsf(x) >= epsilon ? x : 0.0f;
-            return minimum_number(maximum_number(kept, lower), upper);
+            return minimum_number(maximum_number(flush(x), lower), upper);
         }
     }
 
@@ -61,8 +62,27 @@ struct Guards {
         }
     }
 
+    // What no greater magnitude than this passes the clamp unchanged, so that one comparison can clear many values; −1 where 0
+    // is not well inside the bounds, so that none does.
+    KASMINA_HD float reach() const
+    {
+        const float symmetric = fminf(upper, -lower);
+        return symmetric > 0.0f ? symmetric : -1.0f;
+    }
+
     // g where v passes the clamp unchanged, 0 elsewhere.
     KASMINA_HD float mask(float v, float g) const { return passes(v) ? g : 0.0f; }
+};
+
+// Guards of finite values that, like what becomes of them, are known to stay within the bounds: the flush is all that is left.
+struct FlushOnly {
+    float epsilon;
+
+    KASMINA_HD explicit FlushOnly(const Bounds& bounds) : epsilon(bounds.epsilon) {}
+
+    KASMINA_HD float sanitize(float x) const { return fabsf(x) >= epsilon ? x : 0.0f; }
+
+    KASMINA_HD float clamp(float y) const { return y; }
 };
 
 // f32 nearest to a bound, held within the fixed bounds; NaN stays NaN (Rust's f32::clamp).

@@ -7,7 +7,23 @@
 namespace kasmina::stream {
 
 // Blocks of rows that the cp.async kernels keep in shared memory.
-constexpr uint32_t kAsyncStages = 4;
+constexpr uint32_t kAsyncStages = 3;
+
+// A lane whose number is not known when compiling.
+template <class T>
+__device__ __forceinline__ float lane_of(const Packet<T>& packet, uint32_t lane)
+{
+    const uint32_t word_of = lane * sizeof(T) / 4;
+    const uint32_t word = word_of == 0 ? packet.words[0]
+        : word_of == 1                 ? packet.words[1]
+        : word_of == 2                 ? packet.words[2]
+                                       : packet.words[3];
+    if constexpr (sizeof(T) == 4) {
+        return float_of(word);
+    } else {
+        return widen(T{static_cast<uint16_t>(lane % 2 == 0 ? word : word >> 16)});
+    }
+}
 
 // kAligned: rows begin at multiples of 16 bytes.
 template <class T, bool kAligned>

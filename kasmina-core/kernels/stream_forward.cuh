@@ -1,14 +1,12 @@
 // The streaming forward pass, one kernel for each way to load: y = layer(x) with the statistics of x, in one pass over memory.
 #pragma once
 
-#include "kasmina_tma.cuh"
 #include "stream_access.cuh"
+#include "stream_pace.cuh"
+#include "stream_tma.cuh"
 #include "stream_worker.cuh"
 
 namespace kasmina::stream {
-
-// Rows of a stage: each row lane brings kRows.
-__device__ __forceinline__ uint32_t stage_rows(const Geometry& g) { return kRows * g.row_lanes; }
 
 // Whether a tile has to be stored: always, unless it is stored where it already lies.
 __device__ __forceinline__ bool is_stored(const ForwardParams& p, uint32_t tile_flags)
@@ -22,11 +20,40 @@ __device__ __forceinline__ void keep_out_of_registers(uint64_t& x_step, uint64_t
     asm volatile("" : "+l"(x_step), "+l"(y_step));
 }
 
+// The columns and rows of a thread that computes.
+template <class Worker>
+struct Place {
+    uint32_t packet;   // of the tile's row
+    uint32_t lane;     // its row lane
+    uint32_t first;    // its first column
+    uint32_t columns;  // of them, how many are in the matrix
+    bool active;       // it has a packet, be it outside the matrix
+
+    __device__ __forceinline__ Place(const Geometry& g, const TileSpan& span)
+        : packet(threadIdx.x % g.tile_packets),
+          lane(threadIdx.x / g.tile_packets),
+          first(span.first + packet * Worker::kLanes),
+          active(threadIdx.x < g.tile_packets * g.row_lanes)
+    {
+        const uint32_t in_tile = packet * Worker::kLanes;
+        columns = active && in_tile < span.columns ? min(Worker::kLanes, span.columns - in_tile) : 0;
+    }
+
+    // Rows of a row block that are this thread's: lane, lane + row_lanes, …, so that neighbouring threads read neighbouring packets.
+    __device__ __forceinline__ uint32_t rows(const Geometry& g, uint32_t block) const
+    {
+        const uint32_t left = g.rows - block * stage_rows(g);
+        return left >= stage_rows(g) ? g.lane_rows : left > lane ? ceil_div(left - lane, g.row_lanes) : 0;
+    }
+};
+
 #if KASMINA_TMA_AVAILABLE
 
 // Stages in shared memory go round: the loading warp fills one, the workers read it and, where a column has a program, change
 // it in place, the storing warp sends it off. A tile that nothing changes is stored as soon as it has come; the workers count
 // it meanwhile. kMap: bulk-tensor copies through maps, which clip at the matrix's edges; else 1-D bulk copies, row by row.
+//
+// Shared memory: the stages; barriers full, ready and empty of each; the workers' scratch.
 template <class T, Telemetry kTelemetry, Mode kMode, bool kMap>
 __device__ __forceinline__ void forward_bulk(const tma::TensorMap* x_map, const tma::TensorMap* y_map, const ForwardParams& p)
 {
@@ -42,7 +69,6 @@ __device__ __forceinline__ void forward_bulk(const tma::TensorMap* x_map, const 
     const TileSpan span = tile_span(g, tile);
     const uint32_t boxes = ceil_div(ceil_div(span.columns * uint32_t(sizeof(T)), kPacketBytes), g.box_packets);
     const uint32_t rows_of_stage = stage_rows(g);
-    const uint32_t row_blocks = ceil_div(g.rows, rows_of_stage);
     const uint32_t stage_bytes = ceil_div(g.tile_packets, g.box_packets) * g.box_pitch;
     const uint32_t row_bytes = span.columns * sizeof(T);
     const bool stored = is_stored(p, p.tile_flags[tile]);
@@ -64,9 +90,11 @@ __device__ __forceinline__ void forward_bulk(const tma::TensorMap* x_map, const 
     const uint32_t warp = threadIdx.x / 32;
     if (warp == kWarps) {
         if (threadIdx.x % 32 == 0) {
+            LoadQueue loads(full, g.stages, g.loads_ahead, p.pace);
             uint32_t stage = 0, parity = 1;  // the first round finds every stage empty
-            for (uint32_t block = group; block < row_blocks; block += g.groups) {
+            for (uint32_t block = group; block < row_blocks(g); block += g.groups) {
                 tma::wait(empty[stage], parity);
+                loads.next();
                 uint8_t* to = shared + stage * stage_bytes;
                 const uint32_t row = block * rows_of_stage;
                 if constexpr (kMap) {
@@ -85,13 +113,14 @@ __device__ __forceinline__ void forward_bulk(const tma::TensorMap* x_map, const 
                 }
                 if (++stage == g.stages) stage = 0, parity ^= 1;
             }
+            loads.end();
         }
     } else if (warp == kWarps + 1) {
         if (threadIdx.x % 32 == 0) {
             // Nobody reads y soon: it should not push out of the cache what the next kernel reads.
             const tma::CachePolicy policy = tma::evict_first();
             uint32_t stage = 0, parity = 0, freed = 0, issued = 0;
-            for (uint32_t block = group; block < row_blocks; block += g.groups) {
+            for (uint32_t block = group; block < row_blocks(g); block += g.groups) {
                 tma::wait(changed ? ready[stage] : full[stage], parity);
                 const uint8_t* from = shared + stage * stage_bytes;
                 const uint32_t row = block * rows_of_stage;
@@ -117,35 +146,41 @@ __device__ __forceinline__ void forward_bulk(const tma::TensorMap* x_map, const 
                 }
                 if (++stage == g.stages) stage = 0, parity ^= 1;
             }
-            // Also the last stages: their memory is used for the statistics next.
             tma::wait_group_read<0>();
         }
-    }
-
-    Worker worker(p);
-    const uint32_t packet = threadIdx.x % g.tile_packets, lane = threadIdx.x / g.tile_packets;
-    const uint32_t in_tile = packet * Worker::kLanes;
-    const bool active = threadIdx.x < g.tile_packets * g.row_lanes;
-    if (kWorks && warp < kWarps) {
-        const bool inside = active && in_tile < span.columns;
-        worker.begin(p, span.first + in_tile, inside ? min(Worker::kLanes, span.columns - in_tile) : 0);
-        const uint32_t offset = packet / g.box_packets * g.box_pitch + packet % g.box_packets * kPacketBytes;
+    } else if (kWorks) {
+        auto* scratch = reinterpret_cast<ChunkStats*>(empty + g.stages);
+        const Place<Worker> place(g, span);
+        Worker worker(p);
+        typename Worker::Rest rest = Worker::empty_rest();
+        worker.begin(p, place.first, place.columns);
+        const uint32_t offset = place.packet / g.box_packets * g.box_pitch + place.packet % g.box_packets * kPacketBytes;
         const uint32_t pitch = g.box_packets * kPacketBytes;
         uint32_t stage = 0, parity = 0;
-        for (uint32_t block = group; block < row_blocks; block += g.groups) {
+        for (uint32_t block = group; block < row_blocks(g); block += g.groups) {
             tma::wait(full[stage], parity);
-            // Rows lane, lane + row_lanes, …: neighbouring threads read neighbouring packets.
-            const uint32_t left = g.rows - block * rows_of_stage;
-            const uint32_t rows = left >= rows_of_stage ? kRows : left > lane ? ceil_div(left - lane, g.row_lanes) : 0;
-            auto* at = reinterpret_cast<Packet<T>*>(shared + stage * stage_bytes + offset + lane * pitch);
-            const uint32_t step = g.row_lanes * pitch / kPacketBytes;
-            if (inside) {
+            if (place.columns != 0) {
+                const uint32_t rows = place.rows(g, block);
+                auto* at = reinterpret_cast<Packet<T>*>(shared + stage * stage_bytes + offset + place.lane * pitch);
+                const uint32_t step = g.row_lanes * pitch / kPacketBytes;
                 const auto get = [=](uint32_t r) { return at[r * step]; };
-                worker.count(rows, get, get);
-                if (worker.computes()) {
-#pragma unroll 2
-                    for (uint32_t r = 0; r < rows; ++r) {
-                        at[r * step] = worker.transform(at[r * step]);
+                const auto put = [=](uint32_t r, const Packet<T>& packet) { at[r * step] = packet; };
+                // Read once, all at once, where there are registers for it: not beside the programs of twice the columns, nor the
+                // statistics of each.
+                constexpr bool kAtOnce = sizeof(T) == 4 && kTelemetry != Telemetry::Column;
+                if (kAtOnce && rows == kRows && worker.computes()) {
+                    Packet<T> now[kRows];
+#pragma unroll
+                    for (uint32_t r = 0; r < kRows; ++r) {
+                        now[r] = get(r);
+                    }
+                    const auto here = [&](uint32_t r) { return now[r]; };
+                    worker.count(kRows, here, get, rest);
+                    worker.template transform<true>(kRows, here, put);
+                } else {
+                    worker.count(rows, get, get, rest);
+                    if (worker.computes()) {
+                        worker.template transform<false>(rows, get, put);
                     }
                 }
             }
@@ -161,9 +196,9 @@ __device__ __forceinline__ void forward_bulk(const tma::TensorMap* x_map, const 
             }
             if (++stage == g.stages) stage = 0, parity ^= 1;
         }
+        worker.flush(p, tile, group, place.active, scratch, rest);
+        worker.report_saturated(p);
     }
-    __syncthreads();
-    worker.finish(p, tile, group, active, reinterpret_cast<ChunkStats*>(shared));
 }
 
 #endif  // KASMINA_TMA_AVAILABLE
@@ -179,26 +214,22 @@ __device__ __forceinline__ void forward_direct(const ForwardParams& p)
     const uint32_t tile = blockIdx.x % g.tiles, group = blockIdx.x / g.tiles;
     const TileSpan span = tile_span(g, tile);
     const bool stored = is_stored(p, p.tile_flags[tile]);
-
+    const Place<Worker> place(g, span);
     Worker worker(p);
-    const uint32_t packet = threadIdx.x % g.tile_packets, lane = threadIdx.x / g.tile_packets;
-    const uint32_t in_tile = packet * Worker::kLanes;
-    const bool active = threadIdx.x < g.tile_packets * g.row_lanes;
-    if (active && in_tile < span.columns) {
-        const uint32_t columns = min(Worker::kLanes, span.columns - in_tile);
-        worker.begin(p, span.first + in_tile, columns);
-        const Access<T, kAligned> access(columns);
-        const uint64_t start = uint64_t(group) * stage_rows(g) + lane;
-        const auto* from = static_cast<const uint8_t*>(p.x) + (span.first + in_tile) * sizeof(T) + start * p.x_pitch;
-        auto* to = static_cast<uint8_t*>(p.y) + (span.first + in_tile) * sizeof(T) + start * p.y_pitch;
-        // [kRows][kWorkers]: this thread's own place, from which the packets are read as often as need be.
-        auto* place = reinterpret_cast<Packet<T>*>(shared) + threadIdx.x;
+    typename Worker::Rest rest = Worker::empty_rest();
+    worker.begin(p, place.first, place.columns);
+    const Access<T, kAligned> access(place.columns);
+    // [kRows][kWorkers]: this thread's own place, from which the packets are read as often as need be.
+    auto* own = reinterpret_cast<Packet<T>*>(shared) + threadIdx.x;
+    uint64_t x_step = g.row_lanes * p.x_pitch, y_step = g.row_lanes * p.y_pitch;
+    if (place.columns != 0) {
+        const uint64_t start = uint64_t(group) * stage_rows(g) + place.lane;
         const uint64_t step = uint64_t(g.groups) * stage_rows(g);
-        uint64_t x_step = g.row_lanes * p.x_pitch, y_step = g.row_lanes * p.y_pitch;
-        for (uint64_t first = start; first < g.rows; first += step) {
+        const auto* from = static_cast<const uint8_t*>(p.x) + place.first * sizeof(T) + start * p.x_pitch;
+        auto* to = static_cast<uint8_t*>(p.y) + place.first * sizeof(T) + start * p.y_pitch;
+        for (uint32_t block = group; block < row_blocks(g); block += g.groups) {
             keep_out_of_registers(x_step, y_step);
-            const uint64_t left = (g.rows - first + g.row_lanes - 1) / g.row_lanes;
-            const uint32_t rows = left < kRows ? uint32_t(left) : kRows;
+            const uint32_t rows = place.rows(g, block);
             {
                 Packet<T> now[kRows];
                 const uint8_t* at = from;
@@ -211,18 +242,19 @@ __device__ __forceinline__ void forward_direct(const ForwardParams& p)
                 }
 #pragma unroll
                 for (uint32_t r = 0; r < kRows; ++r) {
-                    place[r * kWorkers] = now[r];
+                    own[r * kWorkers] = now[r];
                 }
             }
-            const auto get = [=](uint32_t r) { return place[r * kWorkers]; };
-            worker.count(rows, get, get);
+            const auto get = [=](uint32_t r) { return own[r * kWorkers]; };
+            worker.count(rows, get, get, rest);
             if (stored) {
-                uint8_t* out = to;
-#pragma unroll 2
-                for (uint32_t r = 0; r < rows; ++r) {
-                    const Packet<T> now = get(r);
-                    access.store(out, worker.computes() ? worker.transform(now) : now);
-                    out += y_step;
+                const auto put = [&](uint32_t r, const Packet<T>& packet) { access.store(to + r * y_step, packet); };
+                if (worker.computes()) {
+                    worker.template transform<false>(rows, get, put);
+                } else {
+                    for (uint32_t r = 0; r < rows; ++r) {
+                        put(r, get(r));
+                    }
                 }
             }
             from += step * p.x_pitch;
@@ -230,7 +262,8 @@ __device__ __forceinline__ void forward_direct(const ForwardParams& p)
         }
     }
     __syncthreads();
-    worker.finish(p, tile, group, active, reinterpret_cast<ChunkStats*>(shared));
+    worker.flush(p, tile, group, place.active, reinterpret_cast<ChunkStats*>(shared), rest);
+    worker.report_saturated(p);
 }
 
 // 16-byte asynchronous copies into shared memory, each thread for itself: it waits for its own copies only, so there is no
@@ -244,40 +277,37 @@ __device__ __forceinline__ void forward_async(const ForwardParams& p)
     const uint32_t tile = blockIdx.x % g.tiles, group = blockIdx.x / g.tiles;
     const TileSpan span = tile_span(g, tile);
     const bool stored = is_stored(p, p.tile_flags[tile]);
-
+    const Place<Worker> place(g, span);
     Worker worker(p);
-    const uint32_t packet = threadIdx.x % g.tile_packets, lane = threadIdx.x / g.tile_packets;
-    const uint32_t in_tile = packet * Worker::kLanes;
-    const bool active = threadIdx.x < g.tile_packets * g.row_lanes;
-    if (active && in_tile < span.columns) {
-        const uint32_t columns = min(Worker::kLanes, span.columns - in_tile);
-        worker.begin(p, span.first + in_tile, columns);
-        const Access<T, true> access(columns);
-        // [kAsyncStages][kRows][kWorkers]: neighbouring threads, neighbouring banks.
-        auto* ring = reinterpret_cast<Packet<T>*>(shared) + threadIdx.x;
-        const uint64_t start = uint64_t(group) * stage_rows(g) + lane;
+    typename Worker::Rest rest = Worker::empty_rest();
+    worker.begin(p, place.first, place.columns);
+    const Access<T, true> access(place.columns);
+    // [kAsyncStages][kRows][kWorkers]: neighbouring threads, neighbouring banks.
+    auto* ring = reinterpret_cast<Packet<T>*>(shared) + threadIdx.x;
+    uint64_t x_step = g.row_lanes * p.x_pitch, y_step = g.row_lanes * p.y_pitch;
+    if (place.columns != 0) {
+        const uint64_t start = uint64_t(group) * stage_rows(g) + place.lane;
         const uint64_t step = uint64_t(g.groups) * stage_rows(g);
-        uint64_t x_step = g.row_lanes * p.x_pitch, y_step = g.row_lanes * p.y_pitch;
-        const auto* from = static_cast<const uint8_t*>(p.x) + (span.first + in_tile) * sizeof(T) + start * p.x_pitch;
-        auto* to = static_cast<uint8_t*>(p.y) + (span.first + in_tile) * sizeof(T) + start * p.y_pitch;
-        // The row whose copies are started next, and its place in the ring.
-        uint64_t ahead = start;
-        uint32_t ahead_stage = 0;
+        const auto* from = static_cast<const uint8_t*>(p.x) + place.first * sizeof(T) + start * p.x_pitch;
+        auto* to = static_cast<uint8_t*>(p.y) + place.first * sizeof(T) + start * p.y_pitch;
+        // The row block whose copies are started next, and its place in the ring.
+        uint32_t ahead = group, ahead_stage = 0;
         const auto fetch = [&] {
-            const uint8_t* at = from;
-            Packet<T>* place = ring + ahead_stage * kRows * kWorkers;
-            uint64_t row = ahead;
+            if (ahead < row_blocks(g)) {
+                const uint32_t rows = place.rows(g, ahead);
+                const uint8_t* at = from;
+                Packet<T>* place_of = ring + ahead_stage * kRows * kWorkers;
 #pragma unroll
-            for (uint32_t r = 0; r < kRows; ++r) {
-                if (row < g.rows) {
-                    access.copy(place + r * kWorkers, at);
+                for (uint32_t r = 0; r < kRows; ++r) {
+                    if (r < rows) {
+                        access.copy(place_of + r * kWorkers, at);
+                    }
+                    at += x_step;
                 }
-                row += g.row_lanes;
-                at += x_step;
             }
             // Empty groups keep the count of groups that the wait below goes by.
             asm volatile("cp.async.commit_group;" ::: "memory");
-            ahead += step;
+            ahead += g.groups;
             from += step * p.x_pitch;
             ahead_stage = (ahead_stage + 1) % kAsyncStages;
         };
@@ -286,22 +316,22 @@ __device__ __forceinline__ void forward_async(const ForwardParams& p)
             fetch();
         }
         uint32_t stage = 0;
-        for (uint64_t first = start; first < g.rows; first += step) {
+        for (uint32_t block = group; block < row_blocks(g); block += g.groups) {
             keep_out_of_registers(x_step, y_step);
             fetch();
             asm volatile("cp.async.wait_group %0;" ::"n"(kAsyncStages - 1) : "memory");
-            const uint64_t left = (g.rows - first + g.row_lanes - 1) / g.row_lanes;
-            const uint32_t rows = left < kRows ? uint32_t(left) : kRows;
+            const uint32_t rows = place.rows(g, block);
             const Packet<T>* at = ring + stage * kRows * kWorkers;
             const auto get = [=](uint32_t r) { return at[r * kWorkers]; };
-            worker.count(rows, get, get);
+            worker.count(rows, get, get, rest);
             if (stored) {
-                uint8_t* out = to;
-#pragma unroll 2
-                for (uint32_t r = 0; r < rows; ++r) {
-                    const Packet<T> now = get(r);
-                    access.store(out, worker.computes() ? worker.transform(now) : now);
-                    out += y_step;
+                const auto put = [&](uint32_t r, const Packet<T>& packet) { access.store(to + r * y_step, packet); };
+                if (worker.computes()) {
+                    worker.template transform<false>(rows, get, put);
+                } else {
+                    for (uint32_t r = 0; r < rows; ++r) {
+                        put(r, get(r));
+                    }
                 }
             }
             to += step * p.y_pitch;
@@ -310,7 +340,8 @@ __device__ __forceinline__ void forward_async(const ForwardParams& p)
         asm volatile("cp.async.wait_group 0;" ::: "memory");
     }
     __syncthreads();
-    worker.finish(p, tile, group, active, reinterpret_cast<ChunkStats*>(shared));
+    worker.flush(p, tile, group, place.active, reinterpret_cast<ChunkStats*>(shared), rest);
+    worker.report_saturated(p);
 }
 
 }  // namespace kasmina::stream

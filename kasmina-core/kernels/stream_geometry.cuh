@@ -19,11 +19,19 @@ constexpr uint32_t kWorkers = 256;
 // Rows that a thread takes at a time: their statistics are one block of the moments.
 constexpr uint32_t kRows = 8;
 
+enum class Telemetry {
+    Off,
+    Packet,  // all columns of a packet belong to one chunk
+    Column,  // any chunk: statistics for each column, and more registers
+};
+
 // What is done with a column: bits.
 enum ColumnFlag : uint8_t {
     kCompute = 1,  // it has a program that is not the identity
     kSums = 2,     // a backward pass wants its sums
     kNeedsX = 4,   // a backward pass reads x
+    kStraightThrough = 8,  // copied, but its program is a training branch: sums of the task gradient
+    kReconstruction = 16,  // copied, but its program is a training branch: sums of T(x) − x
 };
 
 struct Geometry {
@@ -40,8 +48,8 @@ struct Geometry {
     uint32_t box_pitch;          // bytes from box to box in a stage
     uint32_t stages;
     uint32_t pieces;             // the most chunks that a tile has a part of
-    uint32_t tiles_per_cluster;  // tiles whose seeds are merged together: no seed is in two clusters
-    uint32_t seeds_per_cluster;
+    uint32_t loads_ahead;        // stages whose loads are under way, give or take some; see stream_pace.cuh
+    uint32_t lane_rows;          // rows of a stage that one row lane brings, at most kRows
     uint32_t padding;
 };
 static_assert(sizeof(Geometry) == 64, "as in Rust");
@@ -55,16 +63,15 @@ struct ForwardParams {
     const uint8_t* flags;            // [columns]
     const uint8_t* tile_flags;       // [tiles], all flags of the tile's columns
     const Bounds* bounds;            // in device memory: strict mode computes them there
-    ChunkStats* partials;            // [tiles][groups][pieces]
-    ChunkStats* totals;              // [seeds], what this launch adds to
-    const uint8_t* watched;          // [seeds], which totals are kept; null for all
-    uint32_t* arrivals;              // [clusters], 0 between launches
+    ChunkStats* accumulators;        // [tiles][groups][pieces], each block's own, kept from launch to launch
+    uint32_t* pace;                  // [2], how far all blocks have come; 0 between launches
+    const uint8_t* watched;          // [seeds], which seeds are counted; null for all
     unsigned long long* saturated;   // outputs that did not fit their type
     Geometry geometry;
     float dead_epsilon;
     uint32_t in_place;               // y is x: tiles that nothing changes are not stored
 };
-static_assert(sizeof(ForwardParams) == 104 + sizeof(Geometry) + 8, "as in Rust");
+static_assert(sizeof(ForwardParams) == 96 + sizeof(Geometry) + 8, "as in Rust");
 
 // The columns of a tile.
 struct TileSpan {
@@ -79,5 +86,10 @@ __device__ __forceinline__ TileSpan tile_span(const Geometry& g, uint32_t tile)
 }
 
 __device__ __forceinline__ uint32_t ceil_div(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
+
+// Rows of a stage.
+__device__ __forceinline__ uint32_t stage_rows(const Geometry& g) { return g.lane_rows * g.row_lanes; }
+
+__device__ __forceinline__ uint32_t row_blocks(const Geometry& g) { return ceil_div(g.rows, stage_rows(g)); }
 
 }  // namespace kasmina::stream

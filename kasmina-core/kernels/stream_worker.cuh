@@ -1,16 +1,11 @@
 // One thread of a streaming forward pass: a packet of columns, whose statistics and programs it keeps in registers.
 #pragma once
 
-#include "kasmina_element.cuh"
+#include "kasmina_range.cuh"
+#include "stream_access.cuh"
 #include "stream_reduce.cuh"
 
 namespace kasmina::stream {
-
-enum class Telemetry {
-    Off,
-    Packet,  // all columns of a packet belong to one chunk
-    Column,  // any chunk: statistics for each column, and more registers
-};
 
 enum class Mode {
     Copy,     // no column has a program
@@ -25,13 +20,35 @@ public:
     static constexpr uint32_t kUnitColumns = kLanes / kUnits;
     static constexpr uint32_t kAll = (1u << kLanes) - 1;
 
+    // Statistics of what has to be counted the slow way. Not a member: its address goes to a function that is not inlined, and
+    // would take the worker with it out of registers (measured: 14 µs of 165, through the second-level cache).
+    struct Rest {
+        ChunkStats of[kUnits];
+    };
+
+    static __device__ __forceinline__ Rest empty_rest()
+    {
+        Rest rest;
+#pragma unroll
+        for (uint32_t u = 0; u < kUnits; ++u) {
+            rest.of[u] = ChunkStats::empty();
+        }
+        return rest;
+    }
+
     __device__ __forceinline__ explicit ForwardWorker(const ForwardParams& p)
         : bounds_(kMode == Mode::Compute ? *p.bounds : Bounds{}), dead_epsilon_(p.dead_epsilon)
     {
 #pragma unroll
         for (uint32_t u = 0; u < kUnits; ++u) {
             running_[u] = RunningChunk::empty();
-            rest_[u] = ChunkStats::empty();
+        }
+        if constexpr (kUnits == 8 && kMode == Mode::Compute) {
+            // Not in registers: with those of eight columns' programs they would not suffice.
+            asm volatile("" ::"l"(running_) : "memory");
+        }
+        if constexpr (kPairs) {
+            dead_pair_ = pair_at_most<T>(p.dead_epsilon);
         }
     }
 
@@ -44,6 +61,8 @@ public:
                 const bool computed = j < columns && (p.flags[first + j] & kCompute) != 0;
                 computed_ |= static_cast<uint32_t>(computed) << j;
                 program_[j] = computed ? p.programs[first + j] : ColumnProgram::identity();
+                reach_.include(program_[j]);
+                linear_ = linear_ && program_[j].is_linear();
             }
         }
     }
@@ -52,29 +71,114 @@ public:
     __device__ __forceinline__ bool computes() const { return kMode != Mode::Copy && computed_ != 0; }
 
     // Counts up to kRows packets: `get(r)` is the r-th, `again(r)` the same once more for the slow way, from memory, so that
-    // what `get` reads can stay in registers.
+    // what `get` reads can stay in registers. And sees whether `transform` has to clamp any of them.
     template <class Get, class Again>
-    __device__ __forceinline__ void count(uint32_t rows, Get get, Again again)
+    __device__ __forceinline__ void count(uint32_t rows, Get get, Again again, Rest& rest)
     {
         if constexpr (kTelemetry != Telemetry::Off) {
+            greatest_ = 0.0f;
             if (rows == kRows) {
-                count_block<true>(rows, get, again);
+                count_block<true>(rows, get, again, rest);
             } else if (rows > 0) {
-                count_block<false>(rows, get, again);
+                count_block<false>(rows, get, again, rest);
+            }
+        } else if constexpr (kMode == Mode::Compute) {
+            greatest_ = 0.0f;
+            if (bounds_.guarded != 0) {
+                for (uint32_t r = 0; r < rows; ++r) {
+                    float value[kLanes];
+                    get(r).get(value);
+#pragma unroll
+                    for (uint32_t j = 0; j < kLanes; ++j) {
+                        greatest_ = maximum(greatest_, fabsf(value[j]));
+                    }
+                }
+            }
+        }
+        if constexpr (kMode == Mode::Compute) {
+            guards_ = bounds_.guarded == 0 ? kNone : reach_.stays_within(bounds_, greatest_) ? kFlush : kAllGuards;
+        }
+    }
+
+    // What becomes of the packets that were counted last: takes the r-th from `get(r)` and gives it to `put(r, packet)`. Columns
+    // without a program keep their bits, which a conversion to f32 and back would not promise for a NaN. kWhole: there are kRows
+    // of them, and `get` is cheap.
+    template <bool kWhole, class Get, class Put>
+    __device__ __forceinline__ void transform(uint32_t rows, Get get, Put put)
+    {
+        switch (guards_) {
+        case kNone: transform_guarded<kWhole>(Guards<false>(bounds_), rows, get, put); break;
+        case kFlush: transform_guarded<kWhole>(FlushOnly(bounds_), rows, get, put); break;
+        default: transform_guarded<kWhole>(Guards<true>(bounds_), rows, get, put); break;
+        }
+    }
+
+    // Counts what was seen into the block's accumulators, once. Called by all kWorkers threads; `active` ones have a packet. `scratch` has room for [row_lanes][tile_packets][kUnits] records.
+    __device__ __forceinline__ void flush(const ForwardParams& p, uint32_t tile, uint32_t group, bool active, ChunkStats* scratch,
+                                          const Rest& rest)
+    {
+        if constexpr (kTelemetry != Telemetry::Off) {
+            if (active) {
+#pragma unroll
+                for (uint32_t u = 0; u < kUnits; ++u) {
+                    finish_into(scratch + threadIdx.x * kUnits + u, running_[u], rest.of[u]);
+                }
+            }
+            workers_barrier();
+            const uint64_t block = static_cast<uint64_t>(tile) * p.geometry.groups + group;
+            accumulate_pieces(p.geometry, tile, scratch, kUnitColumns, p.watched, p.accumulators + block * p.geometry.pieces);
+        }
+    }
+
+    // Counts the outputs that did not fit. Called by whole warps, once.
+    __device__ __forceinline__ void report_saturated(const ForwardParams& p) const
+    {
+        if constexpr (kMode != Mode::Copy && sizeof(T) == 2) {
+            // An integer sum does not depend on the order.
+            const uint32_t sum = __reduce_add_sync(0xffffffffu, saturated_);
+            if (sum != 0 && threadIdx.x % 32 == 0) {
+                atomicAdd(p.saturated, static_cast<unsigned long long>(sum));
             }
         }
     }
 
-    // What becomes of a packet. Columns without a program keep their bits, which a conversion to f32 and back would not
-    // promise for a NaN.
-    __device__ __forceinline__ Packet<T> transform(Packet<T> packet)
+private:
+    template <bool kWhole, class Guards, class Get, class Put>
+    __device__ __forceinline__ void transform_guarded(const Guards& guards, uint32_t rows, Get get, Put put)
+    {
+        if (linear_) {
+            transform_rows<kWhole, true>(guards, rows, get, put);
+        } else {
+            transform_rows<kWhole, false>(guards, rows, get, put);
+        }
+    }
+
+    template <bool kWhole, bool kLinear, class Guards, class Get, class Put>
+    __device__ __forceinline__ void transform_rows(const Guards& guards, uint32_t rows, Get get, Put put)
+    {
+        if constexpr (kWhole) {
+#pragma unroll
+            for (uint32_t r = 0; r < kRows; ++r) {
+                put(r, transformed<kLinear>(guards, get(r)));
+            }
+        } else {
+            // Two at a time: one after the other would wait for each packet from shared memory.
+#pragma unroll 2
+            for (uint32_t r = 0; r < rows; ++r) {
+                put(r, transformed<kLinear>(guards, get(r)));
+            }
+        }
+    }
+
+    template <bool kLinear, class Guards>
+    __device__ __forceinline__ Packet<T> transformed(const Guards& guards, const Packet<T>& packet)
     {
         float value[kLanes];
         packet.get(value);
-        if (bounds_.guarded != 0) {
-            apply_all(Guards<true>(bounds_), value);
-        } else {
-            apply_all(Guards<false>(bounds_), value);
+        // Every lane, also one that keeps its bits: a branch for each would cost more.
+#pragma unroll
+        for (uint32_t j = 0; j < kLanes; ++j) {
+            value[j] = kLinear ? apply_linear(program_[j], guards, value[j]) : apply(program_[j], guards, value[j]);
         }
         Packet<T> out;
         out.put(value, saturated_);
@@ -89,92 +193,100 @@ public:
         return out;
     }
 
-    // This thread's statistics, and then all of the block's. All threads of the block; `active` ones have a packet. `shared`
-    // has room for [row_lanes][tile_packets][kUnits] records.
-    __device__ __forceinline__ void finish(const ForwardParams& p, uint32_t tile, uint32_t group, bool active,
-                                           ChunkStats* shared)
-    {
-        if constexpr (kMode != Mode::Copy && sizeof(T) == 2) {
-            // An integer sum does not depend on the order.
-            const uint32_t sum = __reduce_add_sync(0xffffffffu, saturated_);
-            if (sum != 0 && threadIdx.x % 32 == 0) {
-                atomicAdd(p.saturated, static_cast<unsigned long long>(sum));
-            }
-        }
-        if constexpr (kTelemetry != Telemetry::Off) {
-            if (active) {
-#pragma unroll
-                for (uint32_t u = 0; u < kUnits; ++u) {
-                    shared[threadIdx.x * kUnits + u] = running_[u].finish(rest_[u]);
-                }
-            }
-            __syncthreads();
-            const uint64_t block = static_cast<uint64_t>(tile) * p.geometry.groups + group;
-            if (threadIdx.x < kWorkers) {
-                reduce_pieces(p.geometry, tile, shared, kUnitColumns, p.partials + block * p.geometry.pieces);
-            }
-            merge_cluster(p.geometry, tile, p.partials, p.totals, p.watched, p.arrivals);
-        }
-    }
+    // 16-bit values have their extremes and dead elements counted in pairs.
+    static constexpr bool kPairs = sizeof(T) == 2;
+    static constexpr uint32_t kRanges = !kPairs ? 0 : kUnits == 1 ? 1 : kUnits / 2;
 
-private:
-    template <bool kGuarded>
-    __device__ __forceinline__ void apply_all(const Guards<kGuarded>& guards, float (&value)[kLanes]) const
-    {
-#pragma unroll
-        for (uint32_t j = 0; j < kLanes; ++j) {
-            if (computed_ & 1u << j) {
-                value[j] = apply(program_[j], guards, value[j]);
-            }
-        }
-    }
+    struct F32Range {};
+    using Range = std::conditional_t<kPairs, PairRange<std::conditional_t<kPairs, T, f16>>, F32Range>;
+
+    struct Block {
+        ChunkBlock of[kUnits];
+        float pivot[kUnits];
+        Range range[kPairs ? kRanges : 1];
+    };
 
     // One packet into the blocks of its columns; the first of a block brings the pivots.
-    __device__ __forceinline__ void add(ChunkBlock (&block)[kUnits], float (&pivot)[kUnits], bool first, const Packet<T>& packet)
+    __device__ __forceinline__ void add(Block& block, bool first, const Packet<T>& packet)
     {
         float value[kLanes];
         packet.get(value);
         if (first) {
 #pragma unroll
             for (uint32_t u = 0; u < kUnits; ++u) {
-                pivot[u] = running_[u].moments.pivot(value[u]);
-                block[u] = ChunkBlock::empty();
+                block.pivot[u] = running_[u].moments.pivot(value[u]);
+                block.of[u] = ChunkBlock::empty();
             }
         }
-        if constexpr (kUnits == 1) {
-            block[0].add(value, kLanes, pivot[0], dead_epsilon_);
+        if constexpr (kPairs) {
+#pragma unroll
+            for (uint32_t i = 0; i < kRanges; ++i) {
+                if (first) {
+                    block.range[i] = Range::empty();
+                }
+            }
+#pragma unroll
+            for (uint32_t i = 0; i < 4; ++i) {
+                block.range[i % kRanges].see(packet.words[i], dead_pair_);
+            }
+#pragma unroll
+            for (uint32_t j = 0; j < kLanes; ++j) {
+                block.of[j % kUnits].add_sums(value[j], block.pivot[j % kUnits]);
+            }
+        } else if constexpr (kUnits == 1) {
+            block.of[0].add(value, kLanes, block.pivot[0], dead_epsilon_);
         } else {
 #pragma unroll
             for (uint32_t u = 0; u < kUnits; ++u) {
-                block[u].add(value[u], pivot[u], dead_epsilon_);
+                block.of[u].add(value[u], block.pivot[u], dead_epsilon_);
+            }
+        }
+    }
+
+    // What the pairs saw, to the units that it belongs to.
+    __device__ __forceinline__ void join_ranges(Block& block) const
+    {
+        if constexpr (kPairs) {
+#pragma unroll
+            for (uint32_t i = 0; i < kRanges; ++i) {
+#pragma unroll
+                for (uint32_t half = 0; half < 2; ++half) {
+                    const Range& range = block.range[i];
+                    block.of[(2 * i + half) % kUnits].add_range(range.lowest(half), range.highest(half), range.dead_count(half));
+                }
             }
         }
     }
 
     template <bool kWhole, class Get, class Again>
-    __device__ __forceinline__ void count_block(uint32_t rows, Get get, Again again)
+    __device__ __forceinline__ void count_block(uint32_t rows, Get get, Again again, Rest& rest)
     {
-        ChunkBlock block[kUnits];
-        float pivot[kUnits];
+        Block block;
+        add(block, true, get(0));
         if constexpr (kWhole) {
-#pragma unroll
-            for (uint32_t r = 0; r < kRows; ++r) {
-                add(block, pivot, r == 0, get(r));
+            // All at once, unless there are so many statistics that the packets do not fit into registers beside them.
+            constexpr uint32_t kAtOnce = kUnits == 8 ? 1 : kRows;
+#pragma unroll kAtOnce
+            for (uint32_t r = 1; r < kRows; ++r) {
+                add(block, false, get(r));
             }
         } else {
             // The last rows of the matrix: rolled, for the code's size.
 #pragma unroll 1
-            for (uint32_t r = 0; r < rows; ++r) {
-                add(block, pivot, r == 0, get(r));
+            for (uint32_t r = 1; r < rows; ++r) {
+                add(block, false, get(r));
             }
         }
+        join_ranges(block);
 #pragma unroll
         for (uint32_t u = 0; u < kUnits; ++u) {
             const uint32_t taken = (kWhole ? kRows : rows) * kUnitColumns;
-            if (running_[u].accepts(block[u], taken)) {
-                running_[u].merge(block[u], taken);
+            if (running_[u].accepts(block.of[u], taken)) {
+                running_[u].merge(block.of[u], taken);
+                greatest_ = fmaxf(greatest_, fmaxf(-block.of[u].low, block.of[u].high));
             } else {
-                push_rest(rest_[u], kUnits == 1 ? kLanes : u, rows, dead_epsilon_, again);
+                greatest_ = kInfinity;
+                push_rest(rest.of[u], kUnits == 1 ? kLanes : u, rows, dead_epsilon_, again);
             }
         }
     }
@@ -195,28 +307,24 @@ private:
         }
     }
 
-    // A lane whose number is not known when compiling.
-    static __device__ __forceinline__ float lane_of(const Packet<T>& packet, uint32_t lane)
+    static __device__ __noinline__ void finish_into(ChunkStats* to, RunningChunk running, const ChunkStats& rest)
     {
-        const uint32_t word_of = lane * sizeof(T) / 4;
-        const uint32_t word = word_of == 0 ? packet.words[0]
-            : word_of == 1                 ? packet.words[1]
-            : word_of == 2                 ? packet.words[2]
-                                           : packet.words[3];
-        if constexpr (sizeof(T) == 4) {
-            return float_of(word);
-        } else {
-            return widen(T{static_cast<uint16_t>(lane % 2 == 0 ? word : word >> 16)});
-        }
+        *to = running.finish(rest);
     }
 
     RunningChunk running_[kUnits];
-    ChunkStats rest_[kUnits];
     ColumnProgram program_[kLanes];
     Bounds bounds_;
     uint32_t computed_ = 0;  // bit j: column j has a program
     uint32_t saturated_ = 0;
     float dead_epsilon_;
+    uint32_t dead_pair_ = 0;  // the same as `PairRange` takes it
+    // What is left to guard in the block that was counted last.
+    enum { kNone, kFlush, kAllGuards } guards_ = kAllGuards;
+    // The greatest magnitude in it; infinite where something is not finite.
+    float greatest_ = 0.0f;
+    Reach reach_ = Reach::none();
+    bool linear_ = true;
 };
 
 }  // namespace kasmina::stream

@@ -6,7 +6,7 @@ use crate::State;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What the engine refuses, and why. After an error the layer is as it was before the call.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A size that must be at least one is zero.

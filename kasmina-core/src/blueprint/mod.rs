@@ -142,6 +142,11 @@ impl Blueprint {
         !matches!(self, Self::Residual | Self::AttentionHead | Self::ConvFilter { .. })
     }
 
+    /// Whether the parameter gradients of a pointwise kind are sums over x: the residual's are sums of g alone.
+    pub(crate) fn sums_need_x(&self) -> bool {
+        !matches!(self, Self::Residual)
+    }
+
     /// Checks the template's own numbers.
     ///
     /// # Errors

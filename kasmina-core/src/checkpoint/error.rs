@@ -121,6 +121,9 @@ pub enum CheckpointError {
         /// Its name.
         name: String,
     },
+    /// The device did not give up the state that was to be written.
+    #[error("the layer cannot be fetched from the device: {0}")]
+    Device(#[from] crate::cuda::CudaError),
     /// A setting or state that the engine refuses.
     #[error(transparent)]
     Engine(#[from] Error),

@@ -264,7 +264,7 @@ fn merge_many(into: &mut Histogram, value: f32, n: u64) {
         }
         rest >>= 1;
         if rest > 0 {
-            let copy = power.clone();
+            let copy = power;
             power.merge(&copy);
         }
     }

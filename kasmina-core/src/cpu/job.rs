@@ -54,8 +54,7 @@ impl Job<'_> {
             Op::Copy => false,
             Op::Stencil(_) | Op::Matrix => true,
             Op::Pointwise { programs, origin } => {
-                // The residual's gradients are sums of g alone.
-                let sums_need_x = self.trainable && !matches!(self.blueprint, Blueprint::Residual);
+                let sums_need_x = self.trainable && self.blueprint.sums_need_x();
                 let columns = self.columns.start - origin..self.columns.end - origin;
                 guarded || sums_need_x || !programs.view(columns).is_linear()
             }

@@ -1,6 +1,6 @@
 //! What can go wrong on the GPU.
 
-use kasmina_sys::Unavailable;
+use kasmina_sys::{CUresult, Error, Unavailable};
 use kasmina_tma::{EncodeError, LoadPath, NotPossible, Violation};
 
 /// An error of the GPU backend. After one, what was on the device before the call is as it was, unless the device itself
@@ -49,6 +49,18 @@ pub enum CudaError {
         /// Columns of a packet.
         per_packet: usize,
     },
+    /// A user-defined blueprint would run, and its code is the CPU's.
+    #[error(
+        "seed {seed} has a user-defined blueprint, which runs on the CPU alone; move the layer there with `to_layer` for as \
+         long as the seed runs"
+    )]
+    UserBlueprint {
+        /// The first such seed.
+        seed: usize,
+    },
+    /// What the layer refuses on every backend.
+    #[error(transparent)]
+    Engine(#[from] crate::Error),
     /// More rows or columns than the kernels count.
     #[error("{what} is {value}; the GPU kernels take at most {limit}")]
     TooLarge {
@@ -69,4 +81,51 @@ pub enum CudaError {
         /// What is needed.
         needed: (usize, usize),
     },
+}
+
+impl CudaError {
+    /// Whether the device's context is lost with this error: nothing in it works from then on, in the whole process, and
+    /// what lay in its memory is gone.
+    pub fn is_sticky(&self) -> bool {
+        let code = match self {
+            Self::Driver(Error::Call { code, .. } | Error::Module { code, .. }) => *code,
+            _ => return false,
+        };
+        STICKY.contains(&code)
+    }
+}
+
+/// The codes after which `cuda.h` says that the process must be ended to use the device again, or that the context is gone.
+const STICKY: [CUresult; 15] = [
+    CUresult::ECC_UNCORRECTABLE,
+    CUresult::NVLINK_UNCORRECTABLE,
+    CUresult::CONTAINED,
+    CUresult::ILLEGAL_ADDRESS,
+    CUresult::LAUNCH_TIMEOUT,
+    CUresult::CONTEXT_IS_DESTROYED,
+    CUresult::ASSERT,
+    CUresult::HARDWARE_STACK_ERROR,
+    CUresult::ILLEGAL_INSTRUCTION,
+    CUresult::MISALIGNED_ADDRESS,
+    CUresult::INVALID_ADDRESS_SPACE,
+    CUresult::INVALID_PC,
+    CUresult::LAUNCH_FAILED,
+    CUresult::TENSOR_MEMORY_LEAK,
+    CUresult::EXTERNAL_DEVICE,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_context_is_told_from_a_refusal() {
+        let error = |code| {
+            CudaError::from(Error::Call { call: "cuMemAllocAsync", arguments: String::new(), code })
+        };
+        assert!(error(CUresult::ILLEGAL_ADDRESS).is_sticky());
+        assert!(error(CUresult::LAUNCH_FAILED).is_sticky());
+        assert!(!error(CUresult::OUT_OF_MEMORY).is_sticky());
+        assert!(!CudaError::NoImage.is_sticky());
+    }
 }

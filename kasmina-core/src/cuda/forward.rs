@@ -3,20 +3,26 @@
 use std::sync::Arc;
 
 use kasmina_sys::{ByValue, DeviceBuffer, DeviceSliceMut, LaunchConfig, Stream};
-use kasmina_telemetry::ChunkStats;
-use kasmina_tma::{
-    DataType, Geometry as MapGeometry, L2Promotion, LoadPath, LoadShape, Selection, TensorMap,
-};
+use kasmina_telemetry::{ChunkStats, GradientStats};
+use kasmina_tma::{LoadPath, Selection, TensorMap};
 
+use super::backward::BackwardState;
+use super::columns::Columns;
+use super::cuts::{self, Cuts};
 use super::engine::{Engine, ForwardKernel};
 use super::error::CudaError;
-use super::geometry::{Geometry, PACKET_BYTES};
+use super::geometry::{Geometry, Needs, PACKET_BYTES, ROWS, Tuning, WORKERS};
+use super::job::View;
+use super::loading;
 use super::matrix::{DeviceMatMut, DeviceMatRef};
-use super::params::{COMPUTE, ForwardParams, RawBounds};
-use super::variants::{Counting, ForwardVariant};
+use super::params::{COMPUTE, ForwardParams, RawBounds, RawGradientStats};
+use super::tune::{self, Key, Pass, TuneReport, TuningSource, Variant, Work};
+use super::variants::{Counting, ForwardVariant, element_bytes};
 use crate::lower::{Lowered, Plan};
 use crate::{Bounds, DType, Element, SeedLayout};
 
+/// Blocks of rows that the cp.async kernels keep: `kAsyncStages` of `kernels/stream_access.cuh`.
+const ASYNC_STAGES: u32 = 3;
 /// The greatest number of rows or columns.
 const MAX_SIDE: usize = 1 << 31;
 
@@ -41,32 +47,21 @@ pub struct ForwardReport {
     pub kernel: Option<String>,
     /// Blocks that were launched.
     pub blocks: u32,
+    /// Where the rung and the cut came from.
+    pub tuning: TuningSource,
 }
 
 /// One layer on the device: its column programs, what they do to which columns, and the statistics gathered so far. All of it
 /// belongs to one stream, on which passes are queued; nothing waits for the host.
 #[derive(Debug)]
 pub struct Streams {
-    engine: Arc<Engine>,
-    stream: Stream,
-    layout: SeedLayout,
-    programs: DeviceBuffer<[f32; 4]>,
-    flags: DeviceBuffer<u8>,
-    /// The host's copy, from which tiles' flags are made.
-    host_flags: Vec<u8>,
-    bounds: DeviceBuffer<RawBounds>,
-    totals: DeviceBuffer<ChunkStats>,
-    saturated: DeviceBuffer<u64>,
-    cut: Option<Cut>,
-}
-
-/// What belongs to one cut of the matrix; kept while the shape stays.
-#[derive(Debug)]
-struct Cut {
-    geometry: Geometry,
-    tile_flags: DeviceBuffer<u8>,
-    partials: DeviceBuffer<ChunkStats>,
-    arrivals: DeviceBuffer<u32>,
+    pub(super) columns: Columns,
+    /// Of activations, one entry a seed.
+    pub(super) totals: DeviceBuffer<ChunkStats>,
+    /// Of output gradients, one entry a seed.
+    pub(super) gradient_totals: DeviceBuffer<RawGradientStats>,
+    pub(super) backward: BackwardState,
+    cuts: Cuts<ChunkStats>,
 }
 
 impl Streams {
@@ -79,20 +74,14 @@ impl Streams {
         stream: &Stream,
         layout: SeedLayout,
     ) -> Result<Self, CudaError> {
-        let columns = layout.hidden();
-        side("the number of columns", columns)?;
-        Ok(Self {
-            engine: Arc::clone(engine),
-            stream: stream.clone(),
-            layout,
-            programs: DeviceBuffer::zeroed(stream, columns)?,
-            flags: DeviceBuffer::zeroed(stream, columns)?,
-            host_flags: vec![0; columns],
-            bounds: DeviceBuffer::zeroed(stream, 1)?,
-            totals: DeviceBuffer::from_host(stream, &vec![ChunkStats::EMPTY; layout.seeds()])?,
-            saturated: DeviceBuffer::zeroed(stream, 1)?,
-            cut: None,
-        })
+        side("the number of columns", layout.hidden())?;
+        let columns = Columns::new(engine, stream, layout)?;
+        let totals = DeviceBuffer::unwritten(stream, layout.seeds())?;
+        let gradient_totals = DeviceBuffer::unwritten(stream, layout.seeds())?;
+        cuts::empty(&columns, &totals)?;
+        cuts::empty(&columns, &gradient_totals)?;
+        let (backward, cuts) = (BackwardState::default(), Cuts::default());
+        Ok(Self { columns, totals, gradient_totals, backward, cuts })
     }
 
     /// Replaces all programs by those of a lowered layer.
@@ -100,28 +89,28 @@ impl Streams {
     /// # Errors
     /// [`CudaError::NotStreamed`] for a seed on path whose branch mixes columns, the programs unchanged; or the copy failed.
     pub fn set_plan(&mut self, plan: &Plan) -> Result<(), CudaError> {
-        let mut flags = vec![0u8; self.layout.hidden()];
+        let mut flags = vec![0u8; self.columns.layout.hidden()];
         for (&seed, planned) in &plan.seeds {
             match planned.path {
                 Lowered::Copy => {}
-                Lowered::Pointwise => flags[self.layout.columns(seed)].fill(COMPUTE),
+                Lowered::Pointwise => flags[self.columns.layout.columns(seed)].fill(COMPUTE),
                 Lowered::Stencil { .. } | Lowered::Matrix => {
                     return Err(CudaError::NotStreamed { seed });
                 }
             }
         }
         let identity = [1.0, 1.0, 0.0, 1.0];
-        let packed: Vec<[f32; 4]> = match plan.programs(0..self.layout.hidden()) {
-            None => vec![identity; self.layout.hidden()],
+        let packed: Vec<[f32; 4]> = match plan.programs(0..self.columns.layout.hidden()) {
+            None => vec![identity; self.columns.layout.hidden()],
             Some(all) => {
                 let columns = all.on.iter().zip(all.off).zip(all.bias.iter().zip(all.polarity));
                 columns.map(|((on, off), (bias, polarity))| [*on, *off, *bias, *polarity]).collect()
             }
         };
-        self.programs.copy_from_host(&packed)?;
-        self.flags.copy_from_host(&flags)?;
-        self.host_flags = flags;
-        self.cut = None;
+        self.columns.programs.copy_from_host(&packed)?;
+        self.columns.flags.copy_from_host(&flags)?;
+        self.columns.host_flags = flags;
+        self.columns.generation += 1;
         Ok(())
     }
 
@@ -132,7 +121,7 @@ impl Streams {
     pub fn set_bounds(&mut self, bounds: Bounds) -> Result<(), CudaError> {
         let Bounds { guarded, epsilon, lower, upper } = bounds;
         let raw = RawBounds { guarded: guarded.into(), epsilon, lower, upper };
-        Ok(self.bounds.copy_from_host(&[raw])?)
+        Ok(self.columns.bounds.copy_from_host(&[raw])?)
     }
 
     /// y = layer(x), both `[rows, hidden]`, each with its own row stride. Queued, not waited for.
@@ -166,16 +155,34 @@ impl Streams {
     ///
     /// # Errors
     /// A pass, or the copy, failed.
-    pub fn stats(&self) -> Result<Vec<ChunkStats>, CudaError> {
+    pub fn stats(&mut self) -> Result<Vec<ChunkStats>, CudaError> {
+        self.collect()?;
         Ok(self.totals.to_vec()?)
     }
 
-    /// Starts the statistics anew.
+    /// The statistics of output gradients gathered so far, one entry a seed. Waits for the passes queued before.
     ///
     /// # Errors
-    /// The copy failed.
+    /// A pass, or the copy, failed.
+    pub fn gradient_stats(&mut self) -> Result<Vec<GradientStats>, CudaError> {
+        self.collect()?;
+        Ok(self.gradient_totals.to_vec()?.into_iter().map(GradientStats::from).collect())
+    }
+
+    /// Starts the statistics of activations and of gradients anew. Queued.
+    ///
+    /// # Errors
+    /// The driver refused.
     pub fn clear_stats(&mut self) -> Result<(), CudaError> {
-        Ok(self.totals.copy_from_host(&vec![ChunkStats::EMPTY; self.layout.seeds()])?)
+        self.collect()?;
+        cuts::empty(&self.columns, &self.totals)?;
+        cuts::empty(&self.columns, &self.gradient_totals)
+    }
+
+    /// Moves what the passes have counted to `totals` and `gradient_totals`. Queued.
+    pub(super) fn collect(&mut self) -> Result<(), CudaError> {
+        self.cuts.collect(&self.columns, &self.totals)?;
+        self.backward.collect(&self.columns, &self.gradient_totals)
     }
 
     /// Outputs so far that did not fit their type. Waits for the passes queued before.
@@ -183,11 +190,11 @@ impl Streams {
     /// # Errors
     /// A pass, or the copy, failed.
     pub fn saturated(&self) -> Result<u64, CudaError> {
-        Ok(self.saturated.to_vec()?.first().copied().unwrap_or(0))
+        Ok(self.columns.saturated.to_vec()?.first().copied().unwrap_or(0))
     }
 
     /// `y` is written: the callers hold it exclusively, or it is `x` itself, which they do.
-    fn run<T: Element>(
+    pub(super) fn run<T: Element>(
         &mut self,
         x: DeviceMatRef<'_, T>,
         y: DeviceMatRef<'_, T>,
@@ -198,19 +205,12 @@ impl Streams {
         self.check_shape("x", x.shape(), rows)?;
         self.check_shape("y", y.shape(), rows)?;
         side("the number of rows", rows)?;
-        let computes = self.host_flags.iter().any(|flags| flags & COMPUTE != 0);
-        let counting = self.counting::<T>(options.measured);
-        let shape = load_shape(&x, &y);
-        let rung = rung::<T>(columns, options.path)?;
+        let computes = self.columns.any(COMPUTE);
+        let counting = loading::counting(&self.columns, T::DTYPE, options.measured);
+        let views = [view(&x), view(&y)];
+        let path = loading::select(&self.columns.engine, T::DTYPE, &views, options.path)?;
         if rows == 0 {
-            let shape = LoadShape { rows: 1, ..shape };
-            return Ok(self.idle(self.engine.select(&shape, rung)?));
-        }
-        let mut path = self.engine.select(&shape, rung)?;
-        if path.path < LoadPath::CpAsync
-            && !columns.is_multiple_of(PACKET_BYTES as usize / size_of::<T>())
-        {
-            path = self.engine.select(&shape, Some(LoadPath::CpAsync))?;
+            return Ok(self.idle(path));
         }
         if counting == Counting::Off && !computes {
             if in_place {
@@ -221,44 +221,102 @@ impl Streams {
                 return Ok(self.idle(path));
             }
         }
-        let variant =
-            ForwardVariant { dtype: T::DTYPE, path: path.path, counting, computes }.available();
-        self.launch(variant, x, y, in_place, options)?;
-        let blocks = self.cut.as_ref().map_or(0, |cut| cut.geometry.blocks());
-        Ok(ForwardReport { path, kernel: Some(variant.name()), blocks })
+        let pass = if in_place { Pass::InPlace } else { Pass::Forward };
+        let what = (counting, Work::forward(computes));
+        let key =
+            Key::new(pass, T::DTYPE, what, self.columns.layout, &views, (path.path, options.path));
+        let homes = [x.data().home(), y.data().home()];
+        let decision = tune::decide(&self.columns, &key, &views, &homes);
+        let engine = Arc::clone(&self.columns.engine);
+        let ran = tune::run(&engine, &key, &views, path, decision, |variant, candidate| {
+            // The key is a forward pass's, and so are its kernels.
+            let Variant::Forward(variant) = variant else { return Err(CudaError::NoImage) };
+            self.launch(*variant, candidate.tuning, x, y, in_place, options)
+        })?;
+        let (kernel, blocks) = (Some(ran.variant.name()), ran.result.blocks());
+        Ok(ForwardReport { path: ran.path, kernel, blocks, tuning: ran.source })
     }
 
-    fn launch<T: Element>(
+    /// Measures, on memory of its own, which rungs and cuts passes over `rows` dense rows run best with as the columns are now,
+    /// and keeps them, whatever the mode: forward, in place, and backward. `measured` as for the passes; `forced` is the one rung
+    /// that is to be tuned for. Waits.
+    ///
+    /// # Errors
+    /// More rows than the kernels take, a rung that is not possible, a stream that is being captured, or the device is lost.
+    /// That something could not be measured is part of the report.
+    pub fn tune(
+        &mut self,
+        dtype: DType,
+        rows: usize,
+        measured: bool,
+        forced: Option<LoadPath>,
+    ) -> Result<TuneReport, CudaError> {
+        side("the number of rows", rows)?;
+        if self.columns.stream.is_capturing()? {
+            return Err(kasmina_sys::Error::Capturing { what: "tuning" }.into());
+        }
+        self.columns.stream.synchronize()?;
+        let layout = self.columns.layout;
+        let pitch = layout.hidden() as u64 * u64::from(element_bytes(dtype));
+        // As an allocator gives them: address 0 stands for any multiple of what matters.
+        let view = View { address: 0, pitch, rows: rows as u32, columns: layout.hidden() as u32 };
+        let flags = self.columns.all_flags();
+        let counting = loading::counting(&self.columns, dtype, measured);
+        let mut report = TuneReport::default();
+        let forward = Work::forward(flags & COMPUTE != 0);
+        for (pass, work) in [
+            (Pass::Forward, forward),
+            (Pass::InPlace, forward),
+            (Pass::Backward, Work::backward(flags)),
+        ] {
+            if rows == 0 || (work == Work::Copy && counting == Counting::Off) {
+                continue;
+            }
+            let views = [view; 3];
+            let path = loading::select(&self.columns.engine, dtype, &views, forced)?.path;
+            let key = Key::new(pass, dtype, (counting, work), layout, &views, (path, forced));
+            tune::tune_for_report(&self.columns, &key, &views, &mut report);
+        }
+        self.columns.engine.context().synchronize()?;
+        report.problems = self.columns.engine.autotune_problems();
+        Ok(report)
+    }
+
+    /// Launches one kernel with one cut; returns the cut.
+    pub(super) fn launch<T: Element>(
         &mut self,
         variant: ForwardVariant,
+        tuning: Tuning,
         x: DeviceMatRef<'_, T>,
         y: DeviceMatRef<'_, T>,
         in_place: bool,
         options: &Forward,
-    ) -> Result<(), CudaError> {
-        let rows = x.shape().0 as u32;
-        let machine = self.engine.machine(&variant);
-        let geometry =
-            Geometry::new(rows, self.layout, variant.element_bytes(), variant.path, machine);
-        self.prepare(geometry)?;
-        let kernel = self.engine.forward(variant)?;
-        // `prepare` has just made it.
-        let Some(cut) = &self.cut else { return Ok(()) };
+    ) -> Result<Geometry, CudaError> {
+        let geometry = Geometry::new(
+            x.shape().0 as u32,
+            self.columns.layout,
+            variant.element_bytes(),
+            variant.path,
+            self.columns.engine.machine(variant.blocks()),
+            Needs { tuning, ..needs(&variant) },
+        );
+        let kernel = self.columns.engine.forward(variant)?;
+        let counts = variant.counting != Counting::Off;
+        let cut = self.cuts.prepare(&self.columns, geometry, counts, &self.totals)?;
         let element = size_of::<T>() as u64;
         let params = ForwardParams {
             x: x.data().address(),
             y: y.data().address(),
             x_pitch: x.row_stride() as u64 * element,
             y_pitch: y.row_stride() as u64 * element,
-            programs: self.programs.address(),
-            flags: self.flags.address(),
-            tile_flags: cut.tile_flags.address(),
-            bounds: self.bounds.address(),
-            partials: cut.partials.address(),
-            totals: self.totals.address(),
-            watched: 0,
-            arrivals: cut.arrivals.address(),
-            saturated: self.saturated.address(),
+            programs: self.columns.programs.address(),
+            flags: self.columns.flags.address(),
+            tile_flags: cut.tile_flags(),
+            bounds: self.columns.bounds.address(),
+            accumulators: cut.accumulators(),
+            pace: cut.pace(),
+            watched: self.columns.watched_address(),
+            saturated: self.columns.saturated.address(),
             geometry,
             dead_epsilon: options.dead_epsilon,
             in_place: in_place.into(),
@@ -272,70 +330,41 @@ impl Streams {
         };
         // Kernels are not joined with their buffers' streams by themselves.
         for home in homes {
-            self.stream.join(home)?;
+            self.columns.stream.join(home)?;
         }
         let launched = match &kernel {
             // SAFETY: the parameters are the kernel's; every address in them is of memory that lives until the kernel is done,
             // as its frees are queued on streams that are joined with this one, before and after; the layout of the shared
             // memory is what `shared_bytes` counts.
             ForwardKernel::BulkTensor(kernel) => unsafe {
-                kernel.launch(&self.stream, &config, (maps.0, maps.1, ByValue(params)))
+                kernel.launch(&self.columns.stream, &config, (maps.0, maps.1, ByValue(params)))
             },
             // SAFETY: as above.
             ForwardKernel::Plain(kernel) => unsafe {
-                kernel.launch(&self.stream, &config, (ByValue(params),))
+                kernel.launch(&self.columns.stream, &config, (ByValue(params),))
             },
         };
         for home in homes {
-            home.join(&self.stream)?;
+            home.join(&self.columns.stream)?;
         }
-        Ok(launched?)
+        launched?;
+        Ok(geometry)
     }
 
-    /// A map of the tiles of `matrix`: boxes of whole rows of a stage.
+    /// A map of the tiles of `matrix`.
     fn map<T: Element>(
         &self,
         matrix: &DeviceMatRef<'_, T>,
         geometry: &Geometry,
     ) -> Result<TensorMap, CudaError> {
-        let (rows, columns) = matrix.shape();
-        let element = size_of::<T>() as u64;
-        let elements = PACKET_BYTES / size_of::<T>() as u32;
-        // The stride of a single row is never used, but it is checked.
-        let stride = (matrix.row_stride() as u64 * element).next_multiple_of(16);
-        let map = MapGeometry::tiled(data_type(T::DTYPE))
-            .sizes(&[columns as u64, rows as u64])
-            .strides(&[stride])
-            .box_sides(&[geometry.box_packets * elements, geometry.stage_rows()])
-            .l2_promotion(L2Promotion::Bytes256)
-            .build()?;
-        let maps = self.engine.maps();
+        let map = loading::tile_map(T::DTYPE, view(matrix), geometry)?;
         let bound = match matrix.data().watch() {
-            Some(_) => maps.get(matrix.data(), &map)?,
+            Some(_) => self.columns.engine.maps().get(matrix.data(), &map)?,
             // Nobody tells when memory of someone else's goes, so its maps are made anew each time.
             None => kasmina_tma::BoundTensorMap::encode(matrix.data(), &map)?,
         };
         // SAFETY: the matrix is borrowed until the kernel is queued, and its memory is freed after it.
         Ok(unsafe { bound.unbound() })
-    }
-
-    /// Keeps what belongs to the cut, or makes it anew.
-    fn prepare(&mut self, geometry: Geometry) -> Result<(), CudaError> {
-        if self.cut.as_ref().is_some_and(|cut| cut.geometry == geometry) {
-            return Ok(());
-        }
-        let tile_flags: Vec<u8> = self
-            .host_flags
-            .chunks(geometry.tile_columns as usize)
-            .map(|tile| tile.iter().fold(0, |all, flags| all | flags))
-            .collect();
-        self.cut = Some(Cut {
-            geometry,
-            tile_flags: DeviceBuffer::from_host(&self.stream, &tile_flags)?,
-            partials: DeviceBuffer::unwritten(&self.stream, geometry.partials())?,
-            arrivals: DeviceBuffer::zeroed(&self.stream, geometry.clusters() as usize)?,
-        });
-        Ok(())
     }
 
     /// The driver's copy of a whole, dense matrix.
@@ -349,100 +378,79 @@ impl Streams {
         // SAFETY: the caller holds `y` exclusively for this call.
         let mut to =
             unsafe { DeviceSliceMut::from_raw(y.data().home(), y.data().address(), elements) }?;
-        Ok(to.copy_from_device(from, &self.stream)?)
+        Ok(to.copy_from_device(from, &self.columns.stream)?)
     }
 
     fn idle(&self, path: Selection) -> ForwardReport {
-        ForwardReport { path, kernel: None, blocks: 0 }
+        ForwardReport { path, kernel: None, blocks: 0, tuning: TuningSource::NOTHING_STREAMED }
     }
 
-    fn counting<T: Element>(&self, measured: bool) -> Counting {
-        let lanes = PACKET_BYTES as usize / size_of::<T>();
-        let whole = |columns: usize| columns.is_multiple_of(lanes);
-        match measured {
-            false => Counting::Off,
-            true if whole(self.layout.chunk()) && whole(self.layout.hidden()) => Counting::Packet,
-            true => Counting::Column,
-        }
-    }
-
-    fn check_shape(
+    pub(super) fn check_shape(
         &self,
         what: &'static str,
         found: (usize, usize),
         rows: usize,
     ) -> Result<(), CudaError> {
-        let needed = (rows, self.layout.hidden());
+        let needed = (rows, self.columns.layout.hidden());
         if found == needed { Ok(()) } else { Err(CudaError::Shape { what, found, needed }) }
     }
 }
 
-/// The rung to ask for. Bulk stores write whole packets: on an H200 a bulk-tensor store of 5 f16 columns wrote zeros to the three
-/// behind them, outside the tensor. So rows that end within a packet are stored by threads, and then loaded by them, too.
-fn rung<T: Element>(
-    columns: usize,
-    forced: Option<LoadPath>,
-) -> Result<Option<LoadPath>, CudaError> {
-    let per_packet = PACKET_BYTES as usize / size_of::<T>();
-    match forced {
-        _ if columns.is_multiple_of(per_packet) => Ok(forced),
-        Some(path @ (LoadPath::TensorMap | LoadPath::Bulk)) => {
-            Err(CudaError::RaggedRows { path, columns, per_packet })
-        }
-        other => Ok(other),
-    }
-}
-
-fn side(what: &'static str, value: usize) -> Result<(), CudaError> {
+pub(super) fn side(what: &'static str, value: usize) -> Result<(), CudaError> {
     if value <= MAX_SIDE {
         return Ok(());
     }
     Err(CudaError::TooLarge { what, value, limit: MAX_SIDE })
 }
 
-fn data_type(dtype: DType) -> DataType {
-    match dtype {
-        DType::F32 => DataType::F32,
-        DType::F16 => DataType::F16,
-        DType::Bf16 => DataType::Bf16,
+/// The matrix as the load ladder and the kernels see it; its sides have been checked.
+pub(super) fn view<T: Element>(matrix: &DeviceMatRef<'_, T>) -> View {
+    let (rows, columns) = matrix.shape();
+    View {
+        address: matrix.data().address(),
+        pitch: (matrix.row_stride() * size_of::<T>()) as u64,
+        rows: rows as u32,
+        columns: columns as u32,
     }
 }
 
-/// Both matrices as the load ladder sees them: the lesser alignment, and a row stride that is aligned where both are.
-fn load_shape<T: Element>(x: &DeviceMatRef<'_, T>, y: &DeviceMatRef<'_, T>) -> LoadShape {
-    let (rows, columns) = x.shape();
-    let bits = x.data().address() | y.data().address();
-    let alignment = 1u64 << bits.trailing_zeros().min(8);
-    let per_packet = PACKET_BYTES as usize / size_of::<T>();
-    let aligned = |stride: usize| stride.is_multiple_of(per_packet);
-    let row_stride = if aligned(x.row_stride()) { y.row_stride() } else { x.row_stride() };
-    LoadShape {
-        rows: rows as u64,
-        columns: columns as u64,
-        row_stride: row_stride as u64,
-        data_type: data_type(T::DTYPE),
-        alignment,
-    }
-}
-
-/// Dynamic shared memory of a block: the stages with their barriers, or the threads' own places; and no less than the
-/// statistics need at the end.
-fn shared_bytes(variant: &ForwardVariant, geometry: &Geometry) -> u32 {
-    const BARRIERS: u32 = 3 * 8;
-    const ASYNC_STAGES: u32 = 4;
-    let places = super::geometry::ROWS * super::geometry::WORKERS * PACKET_BYTES;
-    let pipeline = match variant.path {
-        LoadPath::TensorMap | LoadPath::Bulk => {
-            geometry.stages * (geometry.stage_bytes() + BARRIERS)
-        }
-        LoadPath::CpAsync => ASYNC_STAGES * places,
-        LoadPath::Vector16 | LoadPath::Scalar => places,
-    };
+/// The kernels' records in shared memory, one a thread and unit.
+fn scratch_bytes(variant: &ForwardVariant) -> u32 {
     let per_thread = match variant.counting {
         Counting::Off => 0,
         Counting::Packet => 1,
         Counting::Column => PACKET_BYTES / variant.element_bytes(),
     };
-    let statistics = super::geometry::WORKERS * per_thread * size_of::<ChunkStats>() as u32;
-    pipeline.max(statistics)
+    WORKERS * per_thread * size_of::<ChunkStats>() as u32
+}
+
+/// What a forward kernel keeps in shared memory, and how it is cut for.
+pub(super) fn needs(variant: &ForwardVariant) -> Needs {
+    let bulk = matches!(variant.path, LoadPath::TensorMap | LoadPath::Bulk);
+    let (narrow, by_column) = (variant.element_bytes() == 2, variant.counting == Counting::Column);
+    // Half of the threads suffice for what is little work.
+    let busy = u32::from(narrow) + u32::from(by_column) + u32::from(variant.computes) >= 2;
+    let tuning = match (bulk, busy, narrow) {
+        (true, true, _) => Tuning::BULK_BUSY,
+        (true, false, _) => Tuning::BULK,
+        (false, _, true) => Tuning::PLAIN_16,
+        (false, _, false) => Tuning::PLAIN,
+    };
+    let beside = if bulk { scratch_bytes(variant) } else { 0 };
+    Needs { matrices: 1, beside, fewest: 1, lane_rows: ROWS, tuning }
+}
+
+/// Dynamic shared memory of a block: the stages with their barriers, and the records beside them; or the threads' own places,
+/// which the records have afterwards.
+pub(super) fn shared_bytes(variant: &ForwardVariant, geometry: &Geometry) -> u32 {
+    const BARRIERS: u32 = 3 * 8;
+    let places = ROWS * WORKERS * PACKET_BYTES;
+    let scratch = scratch_bytes(variant);
+    match variant.path {
+        LoadPath::TensorMap | LoadPath::Bulk => {
+            geometry.stages * (geometry.stage_bytes() + BARRIERS) + scratch
+        }
+        LoadPath::CpAsync => scratch.max(ASYNC_STAGES * places),
+        LoadPath::Vector16 | LoadPath::Scalar => scratch.max(places),
+    }
 }

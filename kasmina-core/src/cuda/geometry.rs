@@ -4,6 +4,7 @@
 
 use bytemuck::{Pod, Zeroable};
 use kasmina_tma::LoadPath;
+use serde::{Deserialize, Serialize};
 
 use crate::SeedLayout;
 
@@ -11,15 +12,10 @@ use crate::SeedLayout;
 pub(crate) const PACKET_BYTES: u32 = 16;
 /// Threads of a block that compute.
 pub(crate) const WORKERS: u32 = 256;
-/// Rows that a thread takes at a time.
+/// Rows that a thread takes at a time, at most.
 pub(crate) const ROWS: u32 = 8;
 /// The greatest side of a tensor map's box, elements.
 const MAX_BOX: u32 = 256;
-/// Packets in a row of a tile where nothing else decides: 2 KiB, two row lanes. On an H200 with 8192 × 8192 f32 it was the
-/// best of 1, 2 and 4 KiB (0.959 of a device copy; the others 0.945 and 0.948).
-const PREFERRED_PACKETS: u32 = 128;
-/// Stages of the bulk kernels at most.
-const MAX_STAGES: u32 = 6;
 /// What a block keeps of shared memory for its barriers and for what the compiler declares.
 const RESERVED_SHARED: u32 = 2048;
 
@@ -40,8 +36,8 @@ pub(crate) struct Geometry {
     pub(crate) box_pitch: u32,
     pub(crate) stages: u32,
     pub(crate) pieces: u32,
-    pub(crate) tiles_per_cluster: u32,
-    pub(crate) seeds_per_cluster: u32,
+    pub(crate) loads_ahead: u32,
+    pub(crate) lane_rows: u32,
     padding: u32,
 }
 
@@ -57,6 +53,55 @@ pub(crate) struct Machine {
     pub(crate) blocks: u32,
 }
 
+/// What a kernel keeps in shared memory, and how it is best cut for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// Matrices that a stage has rows of.
+    pub(crate) matrices: u32,
+    /// Bytes beside the stages and their barriers.
+    pub(crate) beside: u32,
+    /// Stages without which the kernel does not work; a thread takes fewer rows at a time where they would not fit.
+    pub(crate) fewest: u32,
+    /// Rows that a thread takes at a time where there is room.
+    pub(crate) lane_rows: u32,
+    /// What was measured, or chosen by hand.
+    pub(crate) tuning: Tuning,
+}
+
+/// What a cut leaves open: the same result with other times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Tuning {
+    /// Packets in a row of a tile where nothing else decides.
+    pub(crate) packets: u32,
+    /// Threads of a block that have a packet, at most.
+    pub(crate) threads: u32,
+    /// Bytes that a multiprocessor has under way from memory.
+    pub(crate) under_way: u32,
+    /// Stages at most.
+    pub(crate) stages: u32,
+}
+
+impl Tuning {
+    /// The choice for an H200, of the sweep in docs/kernels.md.
+    pub(crate) const BULK: Self =
+        Self { packets: 128, threads: 128, under_way: 64 << 10, stages: 8 };
+    /// The same for kernels with more work than half the threads can do.
+    pub(crate) const BULK_BUSY: Self =
+        Self { packets: 128, threads: WORKERS, under_way: 64 << 10, stages: 6 };
+    /// Of two matrices, f32: what tuning found on an H200 for a pass that reads both.
+    pub(crate) const BACKWARD: Self =
+        Self { packets: 64, threads: WORKERS, under_way: 96 << 10, stages: 4 };
+    /// The same, 16 bits, where the threads are the limit.
+    pub(crate) const BACKWARD_16: Self =
+        Self { packets: 64, threads: WORKERS, under_way: 64 << 10, stages: 4 };
+    /// Without the copy engine, f32.
+    pub(crate) const PLAIN: Self =
+        Self { packets: 32, threads: WORKERS, under_way: 64 << 10, stages: 3 };
+    /// Without the copy engine, 16 bits.
+    pub(crate) const PLAIN_16: Self =
+        Self { packets: WORKERS, threads: WORKERS, under_way: 64 << 10, stages: 3 };
+}
+
 impl Geometry {
     /// Cuts `rows × layout.hidden()` elements of `element_bytes` (4 or 2). `rows` is at least 1 and, like the columns, at most
     /// 2³¹, which the caller has checked.
@@ -66,14 +111,24 @@ impl Geometry {
         element_bytes: u32,
         path: LoadPath,
         machine: Machine,
+        needs: Needs,
     ) -> Self {
         let (columns, chunk) = (layout.hidden() as u32, layout.chunk() as u32);
         let elements = PACKET_BYTES / element_bytes;
-        let tile_packets = tile_packets(rows, columns, chunk, elements, machine);
+        let tuning = needs.tuning;
+        let tile_packets = tile_packets(rows, columns, chunk, elements, machine, tuning);
         let tile_columns = tile_packets * elements;
         let tiles = columns.div_ceil(tile_columns);
-        let row_lanes = row_lanes(tile_packets);
-        let row_blocks = rows.div_ceil(ROWS * row_lanes);
+        let row_lanes = row_lanes(tile_packets, tuning);
+        let room = (machine.shared_bytes.saturating_sub(RESERVED_SHARED) / machine.blocks)
+            .saturating_sub(needs.beside);
+        // The stages of all rungs but the bulk ones are laid out for whole blocks, whatever the tile.
+        let of_row = needs.matrices * WORKERS * PACKET_BYTES;
+        let lane_rows = (0..)
+            .map(|halvings| needs.lane_rows >> halvings)
+            .find(|n| *n <= 1 || needs.fewest * of_row * n <= room)
+            .unwrap_or(1);
+        let row_blocks = rows.div_ceil(lane_rows * row_lanes);
         let blocks = machine.multiprocessors * machine.blocks;
         // Whole rounds: with 8 tiles on 132 multiprocessors 16 groups leave 4 idle, which costs nothing where memory is the
         // limit; 17 would leave 128 waiting for 8.
@@ -81,19 +136,11 @@ impl Geometry {
         // Only tensor maps have a greatest side.
         let boxes = if path == LoadPath::TensorMap { boxes(tile_packets, elements) } else { 1 };
         let box_packets = tile_packets / boxes;
-        let box_bytes = box_packets * PACKET_BYTES * ROWS * row_lanes;
+        let box_bytes = box_packets * PACKET_BYTES * lane_rows * row_lanes;
         let box_pitch = box_bytes.next_multiple_of(128);
-        let stage_bytes = box_pitch * boxes;
-        let room = machine.shared_bytes.saturating_sub(RESERVED_SHARED) / machine.blocks;
+        let stage_bytes = box_pitch * boxes * needs.matrices;
         let own_blocks = row_blocks.div_ceil(groups);
-        let stages = (room / stage_bytes).min(MAX_STAGES).min(own_blocks + 1).max(2);
-        let (tiles_per_cluster, seeds_per_cluster) = if tile_columns.is_multiple_of(chunk) {
-            (1, tile_columns / chunk)
-        } else if chunk.is_multiple_of(tile_columns) {
-            (chunk / tile_columns, 1)
-        } else {
-            (tiles, layout.seeds() as u32)
-        };
+        let stages = (room / stage_bytes).min(tuning.stages).min(own_blocks + 1).max(2);
         // A tile that begins inside a chunk has a part more than its width suggests.
         let pieces = match tile_columns.is_multiple_of(chunk) {
             true => tile_columns / chunk,
@@ -113,8 +160,8 @@ impl Geometry {
             box_pitch,
             stages,
             pieces,
-            tiles_per_cluster,
-            seeds_per_cluster,
+            loads_ahead: (tuning.under_way / stage_bytes).clamp(1, stages),
+            lane_rows,
             padding: 0,
         }
     }
@@ -124,30 +171,25 @@ impl Geometry {
         self.tiles * self.groups
     }
 
-    /// Groups of tiles that share seeds with no other group.
-    pub(crate) fn clusters(&self) -> u32 {
-        self.tiles.div_ceil(self.tiles_per_cluster)
-    }
-
-    /// Partial statistics that a launch leaves.
-    pub(crate) fn partials(&self) -> usize {
+    /// Accumulator records: each block has one for every chunk that its tile has a part of.
+    pub(crate) fn records(&self) -> usize {
         self.blocks() as usize * self.pieces as usize
     }
 
     /// Rows of a stage.
     pub(crate) fn stage_rows(&self) -> u32 {
-        ROWS * self.row_lanes
+        self.lane_rows * self.row_lanes
     }
 
-    /// Bytes of a stage in shared memory.
+    /// Bytes of one matrix's part of a stage in shared memory.
     pub(crate) fn stage_bytes(&self) -> u32 {
         self.tile_packets / self.box_packets * self.box_pitch
     }
 }
 
 /// Threads that share a packet of columns: as many as there are, but no more rows than a box's side.
-fn row_lanes(tile_packets: u32) -> u32 {
-    (WORKERS / tile_packets).min(MAX_BOX / ROWS)
+fn row_lanes(tile_packets: u32, tuning: Tuning) -> u32 {
+    (tuning.threads / tile_packets).clamp(1, MAX_BOX / ROWS)
 }
 
 /// The boxes that a tile's row is cut into: the fewest that divide it and keep to the greatest side.
@@ -161,10 +203,17 @@ fn boxes(tile_packets: u32, elements: u32) -> u32 {
 
 /// Packets in a row of a tile: a whole number of chunks, or a whole part of one, where packets allow it; not more than the
 /// workers; and so few that all multiprocessors get something to do.
-fn tile_packets(rows: u32, columns: u32, chunk: u32, elements: u32, machine: Machine) -> u32 {
+fn tile_packets(
+    rows: u32,
+    columns: u32,
+    chunk: u32,
+    elements: u32,
+    machine: Machine,
+    tuning: Tuning,
+) -> u32 {
     let whole_row = columns.div_ceil(elements);
     let enough = |packets: u32| {
-        let row_blocks = rows.div_ceil(ROWS * row_lanes(packets));
+        let row_blocks = rows.div_ceil(ROWS * row_lanes(packets, tuning));
         u64::from(whole_row.div_ceil(packets)) * u64::from(row_blocks)
             >= u64::from(machine.multiprocessors)
     };
@@ -174,7 +223,7 @@ fn tile_packets(rows: u32, columns: u32, chunk: u32, elements: u32, machine: Mac
     };
     let most = whole_row.min(WORKERS);
     // From the preferred width downwards, and only then the wider ones.
-    let wide = PREFERRED_PACKETS.min(most);
+    let wide = tuning.packets.min(most);
     let order = || (1..=wide).rev().chain(wide + 1..=most);
     let fine = |packets: &u32| aligned(*packets) && boxes(*packets, elements) <= 8;
     order()
@@ -184,35 +233,43 @@ fn tile_packets(rows: u32, columns: u32, chunk: u32, elements: u32, machine: Mac
         .unwrap_or(wide)
 }
 
+/// An H200, an A100 and a consumer card.
+#[cfg(test)]
+pub(crate) const MACHINES: [Machine; 3] = [
+    Machine { multiprocessors: 132, shared_bytes: 232_448, blocks: 1 },
+    Machine { multiprocessors: 108, shared_bytes: 166_912, blocks: 2 },
+    Machine { multiprocessors: 48, shared_bytes: 101_376, blocks: 1 },
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// An H200, an A100 and a consumer card.
-    const MACHINES: [Machine; 3] = [
-        Machine { multiprocessors: 132, shared_bytes: 232_448, blocks: 1 },
-        Machine { multiprocessors: 108, shared_bytes: 166_912, blocks: 2 },
-        Machine { multiprocessors: 48, shared_bytes: 101_376, blocks: 1 },
-    ];
+    /// Needs of a forward kernel that only copies and counts packets.
+    const COPY: Needs =
+        Needs { matrices: 1, beside: 256 * 48, fewest: 1, lane_rows: ROWS, tuning: Tuning::BULK };
 
     fn cut(rows: u32, hidden: usize, chunk: usize, element_bytes: u32, path: LoadPath) -> Geometry {
         let layout = SeedLayout::new(hidden, chunk).expect("a layout");
-        Geometry::new(rows, layout, element_bytes, path, MACHINES[0])
+        Geometry::new(rows, layout, element_bytes, path, MACHINES[0], COPY)
     }
 
     proptest! {
         #[test]
-        fn every_column_is_in_one_tile_and_every_seed_in_one_cluster(
+        fn every_column_is_in_one_tile_and_every_stage_fits(
             rows in prop_oneof![1u32..100, 1u32..1_000_000],
             (hidden, chunk) in prop_oneof![1usize..400, 1usize..200_000]
                 .prop_flat_map(|hidden| (Just(hidden), prop_oneof![1..=hidden, 1..=hidden.min(64)])),
             element_bytes in prop_oneof![Just(2u32), Just(4)],
             path in prop::sample::select(LoadPath::LADDER.to_vec()),
             machine in prop::sample::select(MACHINES.to_vec()),
+            matrices in 1u32..3,
+            tuning in prop::sample::select(vec![Tuning::BULK, Tuning::BULK_BUSY, Tuning::PLAIN]),
         ) {
             let layout = SeedLayout::new(hidden, chunk).expect("a layout");
-            let g = Geometry::new(rows, layout, element_bytes, path, machine);
+            let needs = Needs { matrices, tuning, fewest: 2, ..COPY };
+            let g = Geometry::new(rows, layout, element_bytes, path, machine, needs);
             let elements = PACKET_BYTES / element_bytes;
             prop_assert_eq!(g.tile_columns, g.tile_packets * elements);
             prop_assert!(g.tiles * g.tile_columns >= g.columns && (g.tiles - 1) * g.tile_columns < g.columns);
@@ -230,19 +287,10 @@ mod tests {
             // More stages than the kernel has stores under way, and all of them fit.
             prop_assert!(g.stages >= 2);
             if matches!(path, LoadPath::TensorMap | LoadPath::Bulk) && machine.blocks == 1 {
-                prop_assert!(g.stages * (g.stage_bytes() + 24) <= machine.shared_bytes - RESERVED_SHARED / 2);
+                let bytes = g.stages * (matrices * g.stage_bytes() + 24) + needs.beside;
+                prop_assert!(bytes <= machine.shared_bytes - RESERVED_SHARED / 2);
             }
-            // Clusters: no seed has columns in tiles of two of them.
-            let mut first_seed = 0;
-            for cluster in 0..g.clusters().min(50) {
-                let tiles = cluster * g.tiles_per_cluster..((cluster + 1) * g.tiles_per_cluster).min(g.tiles);
-                let columns = tiles.start * g.tile_columns..(tiles.end * g.tile_columns).min(g.columns);
-                prop_assert_eq!(columns.start / g.chunk, first_seed);
-                let last = (columns.end - 1) / g.chunk;
-                prop_assert!(last - first_seed < g.seeds_per_cluster);
-                prop_assert!(columns.end == g.columns || columns.end.is_multiple_of(g.chunk));
-                first_seed += g.seeds_per_cluster;
-            }
+            prop_assert!(g.loads_ahead >= 1 && g.loads_ahead <= g.stages);
             // Pieces: the most chunks that any tile has a part of.
             for tile in (0..g.tiles).take(50) {
                 let (start, end) = (tile * g.tile_columns, ((tile + 1) * g.tile_columns).min(g.columns));
@@ -254,8 +302,8 @@ mod tests {
     #[test]
     fn large_matrices_are_cut_as_was_measured_best() {
         let g = cut(8192, 8192, 64, 4, LoadPath::TensorMap);
-        assert_eq!((g.tile_packets, g.row_lanes, g.box_packets, g.stages), (128, 2, 64, 6));
-        assert_eq!((g.tiles, g.groups, g.stage_bytes()), (16, 8, 32 << 10));
+        assert_eq!((g.tile_packets, g.row_lanes, g.box_packets, g.stages), (128, 1, 64, 8));
+        assert_eq!((g.tiles, g.groups, g.stage_bytes(), g.loads_ahead), (16, 8, 16 << 10, 4));
         let g = cut(8192, 16384, 64, 2, LoadPath::TensorMap);
         assert_eq!((g.tile_packets, g.box_packets, g.tiles, g.groups), (128, 32, 16, 8));
     }

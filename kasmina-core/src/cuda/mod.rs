@@ -1,21 +1,58 @@
 //! The GPU backend: streaming kernels over column programs, on any device with the kernels of this crate.
 //!
-//! [`Engine`] is a device with the kernels loaded. [`Streams`] keeps one layer's programs and statistics on it and runs the
-//! forward pass. How a matrix is cut is in `geometry`, which kernels there are in `variants`.
+//! [`Engine`] is a device with the kernels loaded, [`CudaLayer`] a layer that lives and trains there. [`Streams`] keeps one
+//! layer's programs and statistics and runs the streaming passes. How a matrix is cut is in `geometry`, which kernels there are
+//! in `variants`. Filters are in `stencil`, their cut in `stencil_cut`; bottleneck and dense branches in `matrices`; what goes
+//! seed by seed in `seeds`.
 
+mod backward;
+mod columns;
+mod cuts;
 mod engine;
 mod error;
 mod forward;
 mod geometry;
+mod job;
+mod layer;
+mod loading;
+mod matrices;
 mod matrix;
+mod matrix_work;
 mod params;
+mod rehearsal;
+mod seeds;
+mod stencil;
+mod stencil_cut;
+#[doc(hidden)]
+pub mod testing;
+mod testing_bench;
+mod testing_matrices;
+#[doc(hidden)]
+pub mod testing_seeds;
+mod tune;
+mod uploads;
 mod variants;
+mod whole_input;
 
+pub use backward::{Backward, BackwardReport};
 pub use engine::Engine;
 pub use error::CudaError;
 pub use forward::{Forward, ForwardReport, Streams};
+pub use layer::{CudaLayer, LayerReport, OptimizerSummary};
 pub use matrix::{DeviceMatMut, DeviceMatRef};
 #[doc(hidden)]
-pub use variants::{generated_sources, kernel_names};
+pub use rehearsal::{Found, Rehearsal};
+#[doc(hidden)]
+pub use testing_bench::TwoReadsOneWrite;
+#[doc(hidden)]
+pub use testing_matrices::{MatrixPasses, MatrixSeed};
+#[doc(hidden)]
+pub use tune::cache_file;
+pub use tune::{
+    Autotune, AutotuneMode, AutotuneReport, ParseModeError, TuneReport, TunedPass, TuningSource,
+    WhyTable, inspect as inspect_autotune,
+};
+#[doc(hidden)]
+pub use variants::{generated_sources, kernel_names, kernel_places};
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));

@@ -1,11 +1,20 @@
 //! What launches are told, byte for byte as `kernels/stream_geometry.cuh` has it.
 
 use bytemuck::{Pod, Zeroable};
+use kasmina_telemetry::GradientStats;
 
 use super::geometry::Geometry;
 
-/// Bits of a column's flags.
+/// Bits of a column's flags: it has a program that is not the identity.
 pub(crate) const COMPUTE: u8 = 1;
+/// A backward pass wants its sums.
+pub(crate) const SUMS: u8 = 2;
+/// A backward pass reads x.
+pub(crate) const NEEDS_X: u8 = 4;
+/// Copied, but its program is a training branch: sums of the task gradient.
+pub(crate) const STRAIGHT_THROUGH: u8 = 8;
+/// Copied, but its program is a training branch: sums of T(x) − x.
+pub(crate) const RECONSTRUCTION: u8 = 16;
 
 /// `ForwardParams`; addresses are the device's.
 #[repr(C)]
@@ -19,17 +28,57 @@ pub(crate) struct ForwardParams {
     pub(crate) flags: u64,
     pub(crate) tile_flags: u64,
     pub(crate) bounds: u64,
-    pub(crate) partials: u64,
-    pub(crate) totals: u64,
+    pub(crate) accumulators: u64,
+    pub(crate) pace: u64,
     pub(crate) watched: u64,
-    pub(crate) arrivals: u64,
     pub(crate) saturated: u64,
     pub(crate) geometry: Geometry,
     pub(crate) dead_epsilon: f32,
     pub(crate) in_place: u32,
 }
 
-const _: () = assert!(size_of::<ForwardParams>() == 13 * 8 + 64 + 8, "as in stream_geometry.cuh");
+const _: () = assert!(size_of::<ForwardParams>() == 12 * 8 + 64 + 8, "as in stream_geometry.cuh");
+
+/// `BackwardParams` of `kernels/stream_backward_worker.cuh`; addresses are the device's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub(crate) struct BackwardParams {
+    pub(crate) x: u64,
+    /// 0: only reconstruction sums are wanted.
+    pub(crate) grad_y: u64,
+    pub(crate) grad_x: u64,
+    pub(crate) x_pitch: u64,
+    pub(crate) grad_y_pitch: u64,
+    pub(crate) grad_x_pitch: u64,
+    pub(crate) programs: u64,
+    pub(crate) flags: u64,
+    pub(crate) tile_flags: u64,
+    pub(crate) bounds: u64,
+    pub(crate) sums: u64,
+    pub(crate) accumulators: u64,
+    pub(crate) pace: u64,
+    pub(crate) watched: u64,
+    pub(crate) saturated: u64,
+    pub(crate) geometry: Geometry,
+}
+
+const _: () =
+    assert!(size_of::<BackwardParams>() == 15 * 8 + 64, "as in stream_backward_worker.cuh");
+
+/// `FinalizeParams` of `kernels/finalize.cu`; addresses are the device's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub(crate) struct FinalizeParams {
+    pub(crate) jobs: u64,
+    pub(crate) sums: u64,
+    pub(crate) rows: u64,
+    pub(crate) count: u32,
+    pub(crate) columns: u32,
+    pub(crate) groups: u32,
+    pub(crate) has_gradients: u32,
+}
+
+const _: () = assert!(size_of::<FinalizeParams>() == 40, "as in finalize.cu");
 
 /// `Bounds` of `kernels/kasmina_stability.cuh`.
 #[repr(C)]
@@ -39,4 +88,33 @@ pub(crate) struct RawBounds {
     pub(crate) epsilon: f32,
     pub(crate) lower: f32,
     pub(crate) upper: f32,
+}
+
+/// [`GradientStats`] as the device writes it: the same bytes, the padding named.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub(crate) struct RawGradientStats {
+    n: u64,
+    nonfinite: u64,
+    mean: f64,
+    m2: f64,
+    max_abs: f32,
+    padding: u32,
+    sum_squares: f64,
+}
+
+const _: () = assert!(size_of::<RawGradientStats>() == size_of::<GradientStats>());
+
+impl From<GradientStats> for RawGradientStats {
+    fn from(stats: GradientStats) -> Self {
+        let GradientStats { n, nonfinite, mean, m2, max_abs, sum_squares } = stats;
+        Self { n, nonfinite, mean, m2, max_abs, padding: 0, sum_squares }
+    }
+}
+
+impl From<RawGradientStats> for GradientStats {
+    fn from(raw: RawGradientStats) -> Self {
+        let RawGradientStats { n, nonfinite, mean, m2, max_abs, sum_squares, .. } = raw;
+        Self { n, nonfinite, mean, m2, max_abs, sum_squares }
+    }
 }

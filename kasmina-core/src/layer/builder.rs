@@ -146,7 +146,7 @@ impl LayerBuilder {
 
 impl TelemetryState {
     /// Changes the mode; histograms appear with debug mode and go with it.
-    pub(super) fn set_mode(&mut self, mode: TelemetryMode) -> Result<()> {
+    pub(crate) fn set_mode(&mut self, mode: TelemetryMode) -> Result<()> {
         self.mode = mode.validated()?;
         let seeds = self.chunk.len();
         match (self.mode.has_histograms(), &self.histograms) {
@@ -173,7 +173,7 @@ impl TelemetryState {
 
 impl Layer {
     /// A layer around a state, with everything to be lowered at the first call.
-    pub(super) fn from_state(mut state: LayerState) -> Self {
+    pub(crate) fn from_state(mut state: LayerState) -> Self {
         let plan = Plan::new(state.lifecycle.layout());
         let seeds: Vec<usize> = state.lifecycle.grown_seeds().map(|(seed, _)| seed).collect();
         seeds.into_iter().for_each(|seed| state.lifecycle.mark_dirty(seed));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kasmina_telemetry::TelemetryReport;
 
-use super::Layer;
+use super::{Layer, LayerState};
 use crate::controller::Controller;
 use crate::lifecycle::{EpochOutcome, Readiness, Refusal, SeedSignals};
 use crate::{Command, Result, State};
@@ -68,17 +68,41 @@ impl Layer {
 
     /// Ends the epoch: takes the telemetry and applies the waiting commands.
     pub fn end_epoch(&mut self) -> EpochReport {
-        let telemetry = self.take_telemetry();
-        EpochReport { outcome: self.state.lifecycle.end_epoch(), telemetry }
+        self.state.end_epoch(RunBy::cpu(), None)
     }
 
     /// Ends the epoch with a controller, whose decisions are given as commands and applied at once.
     /// Decisions that the lifecycle refuses are among the outcome's refused commands.
     pub fn end_epoch_with(&mut self, controller: &mut dyn Controller) -> EpochReport {
-        let telemetry = self.take_telemetry();
-        let lifecycle = &mut self.state.lifecycle;
+        self.state.end_epoch(RunBy::cpu(), Some(controller))
+    }
+}
+
+/// What ran a layer's passes, for its report.
+#[derive(Clone, Debug)]
+pub(crate) struct RunBy {
+    pub(crate) hardware: String,
+    pub(crate) kernel: String,
+}
+
+impl RunBy {
+    fn cpu() -> Self {
+        Self { hardware: crate::hardware().into(), kernel: "cpu-column-program".into() }
+    }
+}
+
+/// The boundary on the host, whichever backend ran the epoch.
+impl LayerState {
+    pub(crate) fn end_epoch(
+        &mut self,
+        run_by: RunBy,
+        controller: Option<&mut dyn Controller>,
+    ) -> EpochReport {
+        let telemetry = self.take_telemetry(run_by);
+        let lifecycle = &mut self.lifecycle;
         let mut refused = Vec::new();
-        for decision in controller.decide(lifecycle, &telemetry) {
+        let decisions = controller.map(|controller| controller.decide(lifecycle, &telemetry));
+        for decision in decisions.into_iter().flatten() {
             let (seed, command) = (decision.seed, decision.command.clone());
             if let Err(error) = lifecycle.command(seed, decision.command, decision.why) {
                 refused.push(Refusal { seed, command, error });
@@ -90,16 +114,16 @@ impl Layer {
     }
 
     /// Moves the accumulators into a report; the cost is one allocation an array, not a walk over seeds.
-    fn take_telemetry(&mut self) -> TelemetryReport {
-        let lifecycle = &self.state.lifecycle;
-        let telemetry = &mut self.state.telemetry;
+    fn take_telemetry(&mut self, run_by: RunBy) -> TelemetryReport {
+        let lifecycle = &self.lifecycle;
+        let telemetry = &mut self.telemetry;
         let (measured, saturated) = (telemetry.measured, telemetry.saturated);
         let (chunk, gradient, histograms) = telemetry.take();
         let table = lifecycle.table();
         let names: Arc<[String]> =
             lifecycle.registry().iter().map(|(name, _)| name.into()).collect();
         TelemetryReport {
-            layer: self.state.name.clone(),
+            layer: self.name.clone(),
             epoch: lifecycle.epoch().into(),
             steps: measured,
             mode: telemetry.mode,
@@ -113,8 +137,8 @@ impl Layer {
             blueprint_names: names,
             histograms,
             saturated,
-            hardware: crate::hardware().into(),
-            kernel: "cpu-column-program".into(),
+            hardware: run_by.hardware,
+            kernel: run_by.kernel,
             overhead_percent: None,
         }
     }

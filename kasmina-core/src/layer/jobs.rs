@@ -1,7 +1,8 @@
 //! From the lowered plan and a call's probes to the jobs that the backend runs.
 
+use super::Probe;
 use crate::cpu::{Job, Op, Role};
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{GrownSeed, Lifecycle};
 use crate::lower::{ColumnPrograms, Lowered, Plan, lower_branch};
 use crate::{Error, ForwardOptions, Result};
 
@@ -14,14 +15,20 @@ pub(super) struct Probed {
     lowered: Lowered,
 }
 
+/// What a probed seed owns; an error where the probe is none that a call can be asked for.
+pub(crate) fn probed_seed<'a>(lifecycle: &'a Lifecycle, probe: &Probe) -> Result<&'a GrownSeed> {
+    probe.validate()?;
+    let seed = lifecycle.layout().check(probe.seed)?;
+    let state = lifecycle.state(seed)?;
+    lifecycle.grown(seed).ok_or(Error::NoParameters { seed, state })
+}
+
 /// Checks a call's probes and lowers them.
 pub(super) fn lower_probes(lifecycle: &Lifecycle, options: &ForwardOptions) -> Result<Vec<Probed>> {
     let layout = lifecycle.layout();
-    let lower = |probe: &super::Probe| {
-        probe.validate()?;
-        let (seed, alpha) = (layout.check(probe.seed)?, probe.alpha);
-        let state = lifecycle.state(seed)?;
-        let grown = lifecycle.grown(seed).ok_or(Error::NoParameters { seed, state })?;
+    let lower = |probe: &Probe| {
+        let (seed, alpha) = (probe.seed, probe.alpha);
+        let grown = probed_seed(lifecycle, probe)?;
         let blueprint = lifecycle.registry().get(grown.blueprint())?;
         let mut programs = ColumnPrograms::default();
         let lowered = if alpha > 0.0 {

@@ -9,7 +9,10 @@ mod state;
 
 pub use builder::LayerBuilder;
 pub use epoch::EpochReport;
+pub(crate) use epoch::RunBy;
+pub(crate) use jobs::probed_seed;
 pub use options::{ForwardOptions, Probe};
+pub(crate) use pass::watched_seeds;
 pub use state::{LayerState, TelemetryState};
 
 use std::path::Path;
@@ -132,15 +135,12 @@ impl Layer {
 
     /// A seed's parameters by name; `None` if it owns none.
     pub fn parameters(&self, seed: usize) -> Option<impl ExactSizeIterator<Item = (&str, &[f32])>> {
-        let grown = self.state.lifecycle.grown(seed)?;
-        Some(grown.layout().tensors(grown.parameters()).map(|(spec, v)| (spec.name.as_ref(), v)))
+        Some(self.state.lifecycle.grown(seed)?.named_parameters())
     }
 
     /// A seed's gathered parameter gradients by name; `None` if no backward pass has given it any.
     pub fn gradients(&self, seed: usize) -> Option<impl ExactSizeIterator<Item = (&str, &[f32])>> {
-        let grown = self.state.lifecycle.grown(seed)?;
-        let gradients = grown.gradients()?;
-        Some(grown.layout().tensors(gradients).map(|(spec, v)| (spec.name.as_ref(), v)))
+        self.state.lifecycle.grown(seed)?.named_gradients()
     }
 
     /// dL/dalpha of a seed, added up over backward passes; `None` if it was not on path with alpha
@@ -220,9 +220,6 @@ impl Layer {
         why: impl Into<String>,
     ) -> Result<RestoreOutcome, CheckpointError> {
         let saved = checkpoint::load_with(path.as_ref(), extensions.into())?;
-        let outcome = self.state.lifecycle.restore(saved.lifecycle, why)?;
-        self.state.stability = saved.stability;
-        self.state.telemetry = saved.telemetry;
-        Ok(outcome)
+        Ok(self.state.restore(saved, why)?)
     }
 }

@@ -182,7 +182,7 @@ fn check_in_place(path: &[Job<'_>], stability: &Stability, lifecycle: &Lifecycle
 }
 
 /// The seeds that this pass measures, as ascending ranges; `None` if it measures none.
-fn watched_seeds(
+pub(crate) fn watched_seeds(
     telemetry: &TelemetryState,
     lifecycle: &Lifecycle,
     options: &ForwardOptions,

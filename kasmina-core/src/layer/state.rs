@@ -2,8 +2,8 @@
 
 use kasmina_telemetry::{ChunkStats, GradientStats, Histogram, TelemetryMode, TelemetryScope};
 
-use crate::lifecycle::Lifecycle;
-use crate::{SeedLayout, Stability};
+use crate::lifecycle::{Lifecycle, RestoreOutcome};
+use crate::{Result, SeedLayout, Stability};
 
 /// The state of a layer, as checkpoints save and restore it.
 #[derive(Clone, Debug)]
@@ -16,6 +16,20 @@ pub struct LayerState {
     pub stability: Stability,
     /// What was measured since the last epoch boundary, and how measuring is set.
     pub telemetry: TelemetryState,
+}
+
+impl LayerState {
+    /// Puts everything back to `saved`; the history goes on. On an error nothing has changed.
+    pub(crate) fn restore(
+        &mut self,
+        saved: Self,
+        why: impl Into<String>,
+    ) -> Result<RestoreOutcome> {
+        let outcome = self.lifecycle.restore(saved.lifecycle, why)?;
+        self.stability = saved.stability;
+        self.telemetry = saved.telemetry;
+        Ok(outcome)
+    }
 }
 
 /// The layer's measurements since the last epoch boundary.

@@ -167,6 +167,17 @@ impl GrownSeed {
         self.layout.tensors(&self.parameters)
     }
 
+    /// The parameters tensor by tensor, by name.
+    pub(crate) fn named_parameters(&self) -> impl ExactSizeIterator<Item = (&str, &[f32])> {
+        self.tensors().map(|(spec, values)| (spec.name.as_ref(), values))
+    }
+
+    /// The same of the gathered gradients.
+    pub(crate) fn named_gradients(&self) -> Option<impl ExactSizeIterator<Item = (&str, &[f32])>> {
+        let tensors = self.layout.tensors(self.gradients()?);
+        Some(tensors.map(|(spec, values)| (spec.name.as_ref(), values)))
+    }
+
     /// The gradients gathered since they were last consumed, laid out like the parameters; `None` if
     /// there are none.
     pub fn gradients(&self) -> Option<&[f32]> {

@@ -64,6 +64,19 @@ impl Lifecycle {
         }))
     }
 
+    /// The GRAFTING seeds whose next step looks at measurements that a device has to be asked for: each with whether
+    /// that is its weight drift, and whether it is the gradient norm that an optimizer found.
+    pub(crate) fn grafts_that_measure(&self) -> impl Iterator<Item = (u32, bool, bool)> {
+        self.grafting.iter().filter_map(|&seed| {
+            match self.strategies.get(self.table.get(seed as usize)?.strategy)? {
+                Strategy::DriftControlled { .. } => Some((seed, true, false)),
+                Strategy::GradNormGated { .. } => Some((seed, false, true)),
+                Strategy::Custom(_) => Some((seed, true, true)),
+                Strategy::FixedRamp { .. } | Strategy::PerformanceLinked { .. } => None,
+            }
+        })
+    }
+
     /// Why the next training step would leave the alpha of a GRAFTING seed where it is, if it would.
     pub fn hold(&self, seed: usize) -> Option<Hold> {
         match self.next_graft_step(u32::try_from(seed).ok()?)? {

@@ -178,3 +178,42 @@ proptest! {
         prop_assert_eq!(taken.map(f32::to_bits), x.map(f32::to_bits));
     }
 }
+
+/// Extremes and dead elements of pairs, one by one; a NaN is passed over, and a zero extremum has either sign.
+fn pairs<T: Stored>(words: &[u32], dead_epsilon: f32) {
+    let (mut low, mut high, mut dead) = ([0.0f32; 2], [0.0f32; 2], [0.0f32; 2]);
+    // SAFETY: the words are that many, and each result has two places.
+    unsafe {
+        (shim().pair_range)(
+            T::TYPE,
+            words.as_ptr(),
+            words.len(),
+            dead_epsilon,
+            low.as_mut_ptr(),
+            high.as_mut_ptr(),
+            dead.as_mut_ptr(),
+        );
+    }
+    for half in 0..2 {
+        let values = words.iter().map(|word| T::of((word >> (16 * half)) as u16).to_f32());
+        let numbers: Vec<f32> = values.filter(|v| !v.is_nan()).collect();
+        assert_eq!(low[half], numbers.iter().copied().fold(f32::INFINITY, f32::min));
+        assert_eq!(high[half], numbers.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        let expected = numbers.iter().filter(|v| v.abs() <= dead_epsilon).count();
+        assert_eq!(dead[half] as usize, expected, "{words:x?} at {dead_epsilon:e}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn pairs_are_seen_as_their_elements_are(
+        words in prop::collection::vec(
+            prop_oneof![any::<u32>(), prop::sample::select(vec![0u32, 0x8000_8000, 1, 0x7f80_7c00, 0x0001_8001])],
+            1..=64,
+        ),
+        dead_epsilon in prop_oneof![Just(0.0f32), Just(1e-8), 0.0f32..2.0, any::<u32>().prop_map(|b| f32::from_bits(b & 0x7f7f_ffff))],
+    ) {
+        pairs::<f16>(&words, dead_epsilon);
+        pairs::<bf16>(&words, dead_epsilon);
+    }
+}

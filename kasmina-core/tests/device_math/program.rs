@@ -97,6 +97,31 @@ proptest! {
         }
     }
 
+    /// What the streaming kernels do to a packet whose x and y are within reach: no clamp, no mask.
+    #[test]
+    fn within_reach_the_guards_change_nothing_but_what_they_flush(
+        bounds in bounds().prop_map(|bounds| Bounds { guarded: true, ..bounds }),
+        (programs, x, g) in columns(),
+    ) {
+        let own = shim::Bounds::from(bounds);
+        let mut flushed = vec![0.0; x.len()];
+        // SAFETY: both arrays have the same length.
+        let reach = unsafe {
+            (shim().flush_all)(&raw const own, x.as_ptr(), flushed.as_mut_ptr(), x.len())
+        };
+        let steps = backward(PATH, &programs, &bounds, &x, &g);
+        for (i, step) in steps.iter().enumerate() {
+            let (t, factor, on) = value_of(&programs[i], flushed[i]);
+            if x[i].abs() <= reach && t.abs() <= reach {
+                let plain = [g[i], g[i] * factor, flushed[i]];
+                for (found, plain) in [step.masked, step.grad_x, step.v].into_iter().zip(plain) {
+                    prop_assert!(same(found, plain), "{x:?} within {bounds:?}: {step:?}");
+                }
+                prop_assert_eq!(step.on, on);
+            }
+        }
+    }
+
     #[test]
     fn backward_is_the_formula_bit_for_bit(
         bounds in bounds(),
@@ -232,5 +257,53 @@ proptest! {
         for (a, b) in steps.iter().zip(backward(STRAIGHT_THROUGH, &programs, &bounds, &x, &g)) {
             prop_assert!(same(a.masked, b.masked) && same(a.product_on, b.product_on));
         }
+    }
+}
+
+proptest! {
+    /// What stays within the bounds by its programs' reach needs no clamp: the bits of all guards.
+    #[test]
+    fn what_cannot_leave_the_bounds_is_only_flushed(
+        bounds in bounds(),
+        columns in prop::collection::vec((program(), prop_oneof![4 => -3.0f32..3.0, 1 => value()]), 1..40),
+        scale in prop::sample::select(vec![1.0f32, 1e-9, 1e5, 3e5, 1e38]),
+        slack in prop::sample::select(vec![1.0f32, 1.5, 1e3]),
+    ) {
+        let bounds = Bounds { guarded: true, ..bounds };
+        let (programs, x): (Vec<_>, Vec<_>) = columns.into_iter().map(|(p, x)| (p, x * scale)).unzip();
+        let finite = x.iter().all(|x| x.is_finite());
+        // Whoever looks for the greatest sees an infinity where something is not finite.
+        let greatest = x.iter().fold(0.0f32, |all, x| all.max(x.abs())) * slack;
+        let greatest = if finite { greatest } else { f32::INFINITY };
+        let own = shim::Bounds::from(bounds);
+        let mut y = vec![0.0; x.len()];
+        // SAFETY: all arrays have the same length.
+        let within = unsafe {
+            (shim().apply_within)(
+                programs.as_ptr(),
+                &raw const own,
+                greatest,
+                x.as_ptr(),
+                y.as_mut_ptr(),
+                x.len(),
+            )
+        };
+        if within != 0 {
+            prop_assert!(finite);
+            for (i, (found, expected)) in y.iter().zip(apply(&programs, &bounds, &x)).enumerate() {
+                prop_assert!(same(*found, expected), "{:?} at {:e}: {found:e}, not {expected:e}", programs[i], x[i]);
+            }
+        }
+    }
+
+    /// And it does so for ordinary programs and values.
+    #[test]
+    fn ordinary_values_stay_within_the_default_bounds(on in -2.0f32..2.0, bias in -1.0f32..1.0, x in -3.0f32..3.0) {
+        let own = shim::Bounds { guarded: 1, epsilon: 1e-8, lower: -1e6, upper: 1e6 };
+        let program = ColumnProgram { on, off: on, bias, polarity: 1.0 };
+        let mut y = 0.0f32;
+        // SAFETY: one of each.
+        let within = unsafe { (shim().apply_within)(&raw const program, &raw const own, x.abs(), &raw const x, &raw mut y, 1) };
+        prop_assert_eq!(within, 1);
     }
 }

@@ -4,8 +4,14 @@
 #include "kasmina_adamw.cuh"
 #include "kasmina_element.cuh"
 #include "kasmina_finalize.cuh"
+#include "kasmina_histogram.cuh"
 #include "kasmina_lower.cuh"
 #include "kasmina_moments.cuh"
+#include "kasmina_range.cuh"
+#include "kasmina_split.cuh"
+#include "kasmina_stencil.cuh"
+
+#include <vector>
 
 using namespace kasmina;
 
@@ -79,9 +85,132 @@ BackwardStep step_of(Pass pass, const ColumnProgram& program, const Guards<Guard
     }
 }
 
+// One row of a chunk in runs as the kernels take it: the row begins `lead` columns into its first run, and what windows have
+// outside the chunk is poison.
+template <uint32_t kLanes, uint32_t kTaps>
+struct StencilRow {
+    static constexpr uint32_t kBack = kReach<kLanes, kTaps>;
+    static constexpr uint32_t kWindow = kBack + kLanes;
+
+    float taps[kTaps];
+    uint32_t count, lead, c;
+
+    StencilRow(const float* from, uint32_t count, uint32_t lead, uint32_t c) : count(count), lead(lead % kLanes), c(c)
+    {
+        for (uint32_t j = 0; j < kTaps; ++j) taps[j] = j < count ? from[j] : poison();
+    }
+
+    static float poison() { return float_of(0x7fc00000u); }
+
+    // Calls run(first) for every run.
+    template <class Run>
+    void each(Run run) const
+    {
+        for (int32_t first = -static_cast<int32_t>(lead); first < static_cast<int32_t>(c); first += kLanes) run(first);
+    }
+
+    void window(const float* row, int32_t from, float (&out)[kWindow]) const
+    {
+        for (uint32_t i = 0; i < kWindow; ++i) {
+            const int32_t column = from + static_cast<int32_t>(i);
+            out[i] = column >= 0 && column < static_cast<int32_t>(c) ? row[column] : poison();
+        }
+    }
+
+    template <class Store>
+    void store(int32_t first, Store store) const
+    {
+        for (uint32_t e = 0; e < kLanes; ++e) {
+            const int32_t column = first + static_cast<int32_t>(e);
+            if (column >= 0 && column < static_cast<int32_t>(c)) store(column, e);
+        }
+    }
+
+    void filter_row(const float* v, float* t) const
+    {
+        each([&](int32_t first) {
+            float around[kWindow], out[kLanes];
+            window(v, first - static_cast<int32_t>(kBack), around);
+            if (begins_early(first, count)) {
+                filter<true>(taps, count, around, first, out);
+            } else {
+                filter<false>(taps, count, around, first, out);
+            }
+            store(first, [&](int32_t column, uint32_t e) { t[column] = out[e]; });
+        });
+    }
+
+    void correlate_row(const float* v, const float* masked, float* grad, double* lags) const
+    {
+        each([&](int32_t first) {
+            float around[kWindow], own[kWindow], run[kLanes], out[kLanes], sums[kTaps] = {};
+            window(masked, first, around);
+            window(v, first, own);
+            std::memcpy(run, own, sizeof run);
+            const int32_t left = static_cast<int32_t>(c) - first;
+            if (leaves_chunk(first, kLanes, count, c)) {
+                correlate<true, kLanes, kTaps>(taps, count, around, left, out);
+                add_lags<true>(sums, count, run, around, first, left);
+            } else {
+                correlate<false, kLanes, kTaps>(taps, count, around, left, out);
+                add_lags<false>(sums, count, run, around, first, left);
+            }
+            store(first, [&](int32_t column, uint32_t e) { grad[column] = out[e]; });
+            for (uint32_t j = 0; j < count; ++j) lags[j] += sums[j];
+        });
+    }
+};
+
+// Which kernel: lanes of a packet times 100, and the taps that it is compiled for.
+template <class Run>
+void with_row(uint32_t kernel, const float* taps, uint32_t count, uint32_t lead, uint32_t c, Run run)
+{
+    switch (kernel) {
+    case 404: return run(StencilRow<4, 4>(taps, count, lead, c));
+    case 408: return run(StencilRow<4, 8>(taps, count, lead, c));
+    case 416: return run(StencilRow<4, 16>(taps, count, lead, c));
+    case 804: return run(StencilRow<8, 4>(taps, count, lead, c));
+    case 808: return run(StencilRow<8, 8>(taps, count, lead, c));
+    default: return run(StencilRow<8, 16>(taps, count, lead, c));
+    }
+}
+
 } // namespace
 
 extern "C" {
+
+void stencil_forward(uint32_t kernel, const Bounds* bounds, const float* taps, uint32_t count, uint32_t lead, const float* x,
+                     uint32_t c, float* y)
+{
+    with_guards(*bounds, [=](auto guards) {
+        with_row(kernel, taps, count, lead, c, [=](const auto& row) {
+            std::vector<float> v(c);
+            for (uint32_t i = 0; i < c; ++i) v[i] = guards.sanitize(x[i]);
+            row.filter_row(v.data(), y);
+            for (uint32_t i = 0; i < c; ++i) y[i] = guards.clamp(y[i]);
+        });
+    });
+}
+
+// Adds to `lags` and `square`. A reconstruction's residuals are summed as they are.
+void stencil_backward(uint32_t kernel, const Bounds* bounds, uint32_t reconstructs, const float* taps, uint32_t count,
+                      uint32_t lead, const float* x, const float* g, uint32_t c, float* grad_x, double* lags, double* square)
+{
+    with_guards(*bounds, [=](auto guards) {
+        with_row(kernel, taps, count, lead, c, [=](const auto& row) {
+            std::vector<float> v(c), t(c), masked(c);
+            for (uint32_t i = 0; i < c; ++i) v[i] = guards.sanitize(x[i]);
+            row.filter_row(v.data(), t.data());
+            for (uint32_t i = 0; i < c; ++i) {
+                const double residual = residual_of(t[i], v[i]);
+                masked[i] = reconstructs != 0 ? static_cast<float>(residual) : guards.mask(t[i], g[i]);
+                if (reconstructs != 0) *square += residual * residual;
+            }
+            row.correlate_row(v.data(), masked.data(), grad_x, lags);
+            for (uint32_t i = 0; i < c; ++i) grad_x[i] = guards.mask(x[i], grad_x[i]);
+        });
+    });
+}
 
 void widen_all(uint32_t type, const uint16_t* from, float* to, size_t n)
 {
@@ -169,6 +298,14 @@ void guard_all(const Bounds* bounds, const float* x, float* sanitized, float* cl
     });
 }
 
+// Answers how far from 0 the guards change nothing but what they flush.
+float flush_all(const Bounds* bounds, const float* x, float* flushed, size_t n)
+{
+    const Guards<true> guards(*bounds);
+    for (size_t i = 0; i < n; ++i) flushed[i] = guards.flush(x[i]);
+    return guards.reach();
+}
+
 void strict_of(const Bounds* fixed, float sigmas, const ChunkStats* stats, Bounds* out)
 {
     *out = strict_bounds(*fixed, sigmas, stats->n, stats->mean, stats->m2);
@@ -178,6 +315,37 @@ void apply_all(const ColumnProgram* programs, const Bounds* bounds, const float*
 {
     with_guards(*bounds, [=](auto guards) {
         for (size_t i = 0; i < n; ++i) y[i] = apply(programs[i], guards, x[i]);
+    });
+}
+
+// y by the flush alone, of a block whose greatest magnitude is `greatest`; 0 where the programs' reach does not allow it. Linear
+// programs come by the shorter way.
+uint32_t apply_within(const ColumnProgram* programs, const Bounds* bounds, float greatest, const float* x, float* y, size_t n)
+{
+    Reach reach = Reach::none();
+    for (size_t i = 0; i < n; ++i) reach.include(programs[i]);
+    if (!reach.stays_within(*bounds, greatest)) return 0;
+    const FlushOnly guards(*bounds);
+    for (size_t i = 0; i < n; ++i) {
+        y[i] = programs[i].is_linear() ? apply_linear(programs[i], guards, x[i]) : apply(programs[i], guards, x[i]);
+    }
+    return 1;
+}
+
+// Extremes of the low and of the high halves of up to 64 words, and their dead elements.
+void pair_range(uint32_t type, const uint32_t* words, size_t n, float dead_epsilon, float* low, float* high, float* dead)
+{
+    with_type(type, [=](auto of) {
+        using T = decltype(of);
+        PairRange<T> range = PairRange<T>::empty();
+        const uint32_t threshold = pair_at_most<T>(dead_epsilon);
+        for (size_t i = 0; i < n; ++i) range.see(words[i], threshold);
+        for (uint32_t half = 0; half < 2; ++half) {
+            low[half] = range.lowest(half);
+            high[half] = range.highest(half);
+            dead[half] = range.dead_count(half);
+        }
+        return 0;
     });
 }
 
@@ -285,7 +453,8 @@ double finalize_pointwise(uint32_t kind, const float* parameters, uint32_t c, fl
                           double factor, float* gradients)
 {
     return finalize_seed(
-        Serial{}, static_cast<Kind>(kind), parameters, c, alpha, [=](uint32_t i) { return totals[i]; }, factor, gradients);
+        Serial{}, static_cast<Kind>(kind), parameters, c, alpha, [=](uint32_t i) { return totals[i]; }, factor,
+        [=](uint32_t i, float value) { gradients[i] = value; });
 }
 
 double finalize_taps(const float* parameters, uint32_t count, float alpha, const double* lags, double factor, float* gradients)
@@ -304,6 +473,38 @@ void adamw_seed(const AdamW* adamw, uint64_t updates, uint32_t n, float* paramet
                 const float* gradients, AdamWReport* report)
 {
     *report = update_seed(Serial{}, *adamw, updates, n, parameters, first, second, gradients);
+}
+
+void split_all(const float* x, float* hi, float* lo, float* whole, size_t n)
+{
+    for (size_t i = 0; i < n; ++i) {
+        const Split parts = split(x[i]);
+        const uint32_t word = pair(parts.hi, parts.lo);
+        hi[i] = widen(bf16{static_cast<uint16_t>(word)});
+        lo[i] = widen(bf16{static_cast<uint16_t>(word >> 16)});
+        whole[i] = joined(parts.hi, parts.lo);
+    }
+}
+
+// x into a histogram as a block counts, from an empty part.
+void count_histogram(Histogram* histogram, const float* x, size_t n)
+{
+    PartialHistogram partial = PartialHistogram::empty();
+    for (size_t i = 0; i < n; ++i) partial.push(x[i]);
+    partial.add_to(*histogram);
+}
+
+void empty_histogram(Histogram* histogram)
+{
+    *histogram = Histogram::empty();
+}
+
+void order_all(const float* x, uint32_t* keys, float* back, size_t n)
+{
+    for (size_t i = 0; i < n; ++i) {
+        keys[i] = ordered(x[i]);
+        back[i] = unordered(keys[i]);
+    }
 }
 
 double correction(double beta, uint64_t updates)

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use kasmina_telemetry::{ChunkStats, GradientStats};
+use kasmina_telemetry::{ChunkStats, GradientStats, Histogram};
 
 /// `kasmina::Bounds`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -121,8 +121,11 @@ shim! {
     take_lanes(u32, *mut u16, *const u16, u32, *mut u16);
     float_packet(*const f32, *mut f32, *mut f32);
     guard_all(*const Bounds, *const f32, *mut f32, *mut f32, *mut u8, usize);
+    flush_all(*const Bounds, *const f32, *mut f32, usize) -> f32;
     strict_of(*const Bounds, f32, *const ChunkStats, *mut Bounds);
     apply_all(*const ColumnProgram, *const Bounds, *const f32, *mut f32, usize);
+    apply_within(*const ColumnProgram, *const Bounds, f32, *const f32, *mut f32, usize) -> u32;
+    pair_range(u32, *const u32, usize, f32, *mut f32, *mut f32, *mut f32);
     backward_all(u32, *const ColumnProgram, *const Bounds, *const f32, *const f32, *mut BackwardStep, usize);
     without_x(*const ColumnProgram, f32) -> f32;
     sum_columns(u32, *const ColumnProgram, *const Bounds, *const f32, *const f32, usize, usize, *mut ColumnTotals);
@@ -140,7 +143,13 @@ shim! {
     finalize_pointwise(u32, *const f32, u32, f32, *const ColumnTotals, f64, *mut f32) -> f64;
     finalize_taps(*const f32, u32, f32, *const f64, f64, *mut f32) -> f64;
     reconstruction(u64, u64, f64, *mut f64, *mut f64);
+    stencil_forward(u32, *const Bounds, *const f32, u32, u32, *const f32, u32, *mut f32);
+    stencil_backward(u32, *const Bounds, u32, *const f32, u32, u32, *const f32, *const f32, u32, *mut f32, *mut f64, *mut f64);
     adamw_seed(*const AdamW, u64, u32, *mut f32, *mut f32, *mut f32, *const f32, *mut AdamWReport);
+    split_all(*const f32, *mut f32, *mut f32, *mut f32, usize);
+    count_histogram(*mut Histogram, *const f32, usize);
+    empty_histogram(*mut Histogram);
+    order_all(*const f32, *mut u32, *mut f32, usize);
     correction(f64, u64) -> f64;
 }
 

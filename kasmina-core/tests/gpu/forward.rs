@@ -6,14 +6,16 @@ use half::{bf16, f16};
 use kasmina_core::cuda::{CudaError, DeviceMatMut, DeviceMatRef, Engine, Forward, Streams};
 use kasmina_core::lower::Lowered;
 use kasmina_core::{
-    Blueprint, Bounds, Element, ForwardOptions, InitialSeed, Layer, MatMut, MatRef, SeedLayout,
-    Stability, StabilityMode, State,
+    Blueprint, Element, ForwardOptions, InitialSeed, Layer, MatMut, MatRef, SeedLayout, Stability,
+    StabilityMode, State,
 };
 use kasmina_gpu_test::{Body, Cases, Failed, ensure, not_applicable};
-use kasmina_sys::{ComputeCapability, Device, DeviceBuffer, Stream};
+use kasmina_sys::{Device, DeviceBuffer, Stream};
 use kasmina_telemetry::ChunkStats;
 use kasmina_tma::LoadPath;
 use proptest::prelude::*;
+
+use crate::common::{Draw, GUARD, bits, bounds, framed, poison, rung, same, sizes, small, used};
 
 pub(crate) const TESTS: &[(&str, Body)] = &[
     ("forward_is_the_cpus_bit_for_bit_and_counts_like_f64", random_layers),
@@ -21,9 +23,6 @@ pub(crate) const TESTS: &[(&str, Body)] = &[
     ("statistics_merge_over_steps_and_repeat_bit_for_bit", steps_merge),
     ("a_hundred_thousand_seeds", many_seeds),
 ];
-
-/// A guard of this many elements around every matrix.
-const GUARD: usize = 64;
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -46,20 +45,9 @@ struct Case {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    let hidden =
-        prop_oneof![4 => 1usize..300, 3 => (1usize..80).prop_map(|n| n * 16), 2 => 300usize..5000];
-    let rows = prop_oneof![3 => 1usize..40, 2 => 40usize..400, 1 => 0usize..3000];
-    let sizes = (rows, hidden).prop_flat_map(|(rows, hidden)| {
-        let rows = rows.min(4_000_000 / hidden);
-        let chunk = prop_oneof![3 => 1..=hidden, 3 => (0u32..10).prop_map(move |k| (1 << k).min(hidden)), 1 => Just(hidden)];
-        (Just(rows), Just(hidden), chunk)
-    });
-    let small =
-        || prop_oneof![3 => Just(0usize), 2 => (1usize..8).prop_map(|n| n * 8), 1 => 1usize..20];
     let mode = prop_oneof![Just(StabilityMode::Fast), Just(StabilityMode::Adaptive)];
-    let path = prop_oneof![1 => Just(None), 4 => prop::sample::select(LoadPath::LADDER.to_vec()).prop_map(Some)];
-    let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.8), path, any::<u64>());
-    (sizes, [small(), small()], [small(), small()], 0usize..3, mode, 0u32..=8, flags).prop_map(
+    let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.8), rung(), any::<u64>());
+    (sizes(), [small(), small()], [small(), small()], 0usize..3, mode, 0u32..=8, flags).prop_map(
         |((rows, hidden, chunk), padding, offset, dtype, mode, on_path, flags)| {
             let (wild, in_place, measured, path, values) = flags;
             Case {
@@ -93,38 +81,6 @@ fn random_layers(device: Device) -> Result<(), Failed> {
     })
 }
 
-/// A small generator, so that a case is its numbers alone.
-struct Draw(u64);
-
-impl Draw {
-    fn next(&mut self) -> u64 {
-        // Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    /// In (−1, 1).
-    fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-
-    fn value(&mut self, wild: bool) -> f32 {
-        match self.next() % 64 {
-            0 if wild => f32::NAN,
-            1 if wild => f32::INFINITY,
-            2 if wild => f32::NEG_INFINITY,
-            3 if wild => 3e7,
-            4 if wild => -1e-30,
-            5 => 0.0,
-            6 => -0.0,
-            _ => self.unit() * 3.0,
-        }
-    }
-}
-
 fn layer(case: &Case, draw: &mut Draw) -> Result<Layer, Failed> {
     let layout = SeedLayout::new(case.hidden, case.chunk)?;
     let mut builder =
@@ -154,16 +110,6 @@ fn layer(case: &Case, draw: &mut Draw) -> Result<Layer, Failed> {
     Ok(builder.build()?)
 }
 
-/// Bits; where `computed` says so of an element, all NaN are one: their payload is the processor's choice.
-fn bits<T: Element>(values: &[T], computed: impl Fn(usize) -> bool) -> Vec<u32> {
-    let of = |(i, v): (usize, &T)| match size_of::<T>() {
-        _ if v.to_f32().is_nan() && computed(i) => u32::MAX,
-        4 => u32::from_ne_bytes(bytemuck::bytes_of(v).try_into().unwrap_or_default()),
-        _ => u16::from_ne_bytes(bytemuck::bytes_of(v).try_into().unwrap_or_default()).into(),
-    };
-    values.iter().enumerate().map(of).collect()
-}
-
 /// Runs a case in both ways and compares; returns the kernel that ran.
 fn run<T: Element>(engine: &Arc<Engine>, case: &Case) -> Result<Option<String>, Failed> {
     let Case { rows, hidden, chunk, .. } = *case;
@@ -174,9 +120,9 @@ fn run<T: Element>(engine: &Arc<Engine>, case: &Case) -> Result<Option<String>, 
     let stream = Stream::new(engine.context())?;
 
     // What the CPU makes of it.
-    let poison = T::from_f32(-77.0);
+    let poison = poison::<T>();
     let mut expected = vec![poison; rows * strides[1]];
-    let used = |stride: usize| if rows == 0 { 0 } else { (rows - 1) * stride + hidden };
+    let used = |stride: usize| used(rows, hidden, stride);
     let x_view = MatRef::new(&x[..used(strides[0])], rows, hidden, strides[0])?;
     let y_view = MatMut::new(&mut expected, rows, hidden, strides[1])?;
     layer.forward(x_view, y_view, &ForwardOptions::new().inference())?;
@@ -194,12 +140,6 @@ fn run<T: Element>(engine: &Arc<Engine>, case: &Case) -> Result<Option<String>, 
     streams.set_plan(layer.plan())?;
     streams.set_bounds(bounds(layer.stability()))?;
     let options = Forward { measured: case.measured, dead_epsilon: 1e-8, path: case.path };
-    let framed = |inner: &[T], offset: usize| {
-        let mut all = vec![poison; GUARD + offset];
-        all.extend_from_slice(inner);
-        all.resize(all.len() + GUARD, poison);
-        all
-    };
     let host_x = framed(&x[..used(strides[0])], case.offset[0]);
     let mut device_x = DeviceBuffer::from_host(&stream, &host_x)?;
     let x_range = GUARD + case.offset[0]..host_x.len() - GUARD;
@@ -246,29 +186,6 @@ fn run<T: Element>(engine: &Arc<Engine>, case: &Case) -> Result<Option<String>, 
     let stats = streams.stats()?;
     check_stats(case, &x, strides[0], &stats)?;
     Ok(report.kernel)
-}
-
-fn bounds(stability: Stability) -> Bounds {
-    Bounds {
-        guarded: stability.mode != StabilityMode::Fast,
-        epsilon: stability.epsilon,
-        lower: stability.lower,
-        upper: stability.upper,
-    }
-}
-
-fn same(what: &str, found: &[u32], want: &[u32]) -> Result<(), Failed> {
-    match found.iter().zip(want).position(|(found, want)| found != want) {
-        None => ensure(found.len() == want.len(), || format!("{what}: lengths differ")),
-        Some(at) => Err(format!(
-            "{what}: element {at} of {} is {:#x}, {:#x} is right; {} differ",
-            want.len(),
-            found[at],
-            want[at],
-            found.iter().zip(want).filter(|(a, b)| a != b).count(),
-        )
-        .into()),
-    }
 }
 
 /// Two passes over the data in f64, which is as good as exact here.
@@ -334,7 +251,7 @@ fn plain(dtype: usize, path: Option<LoadPath>) -> Case {
 /// Not one of them may be missing for the architecture, or refuse its launch.
 fn every_kernel(device: Device) -> Result<(), Failed> {
     let engine = Engine::new(device)?;
-    let has_bulk = device.capability()? >= ComputeCapability::new(9, 0);
+    let has_bulk = engine.tma().is_supported();
     let mut seen = std::collections::BTreeSet::new();
     for dtype in 0..3 {
         for path in LoadPath::LADDER {
@@ -356,6 +273,7 @@ fn every_kernel(device: Device) -> Result<(), Failed> {
     }
     let missing: Vec<_> = kasmina_core::cuda::kernel_names()
         .into_iter()
+        .filter(|name| name.starts_with("kasmina_forward_"))
         .filter(|name| has_bulk || !name.contains("_bulk_"))
         .filter(|name| !seen.contains(name))
         .collect();

@@ -1,11 +1,33 @@
 //! The streaming kernels on a real device, against the CPU backend bit for bit and against f64.
 
+mod backward;
+mod common;
 mod forward;
+mod layer;
+mod layer_moves;
+mod layer_pair;
+mod matrices;
+mod matrices_reference;
+mod reference;
+mod seeds;
+mod stencil;
+mod tuning;
 
 use std::process::ExitCode;
 
 use kasmina_core::cuda::KERNELS;
 
 fn main() -> ExitCode {
-    kasmina_gpu_test::main("kasmina-core", &KERNELS, forward::TESTS)
+    let tests = [
+        backward::TESTS,
+        forward::TESTS,
+        layer::TESTS,
+        layer_moves::TESTS,
+        matrices::TESTS,
+        seeds::TESTS,
+        stencil::TESTS,
+        tuning::TESTS,
+    ]
+    .concat();
+    kasmina_gpu_test::main("kasmina-core", &KERNELS, &tests)
 }

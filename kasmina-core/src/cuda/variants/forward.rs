@@ -1,22 +1,9 @@
-//! The streaming kernels that exist: one table, from which the instantiations in `kernels/forward_*.cu` are made and by which
-//! they are looked up.
-
-use std::fmt::Write as _;
+//! The forward kernels.
 
 use kasmina_tma::LoadPath;
 
+use super::{Counting, DTYPES, block_threads, element_bytes, path_name, type_name};
 use crate::DType;
-
-/// What a kernel counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Counting {
-    /// Nothing.
-    Off,
-    /// Packets whose columns belong to one chunk.
-    Packet,
-    /// Columns, whatever the chunks.
-    Column,
-}
 
 /// A forward kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,8 +14,6 @@ pub(crate) struct ForwardVariant {
     /// Whether columns may have programs.
     pub(crate) computes: bool,
 }
-
-const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
 impl ForwardVariant {
     /// Every kernel, in the order of the generated file.
@@ -72,49 +57,32 @@ impl ForwardVariant {
 
     /// The kernel's name.
     pub(crate) fn name(&self) -> String {
-        let counting = match self.counting {
-            Counting::Off => "off",
-            Counting::Packet => "packet",
-            Counting::Column => "column",
-        };
+        let counting = self.counting.name();
         let mode = if self.computes { "compute" } else { "copy" };
         format!("kasmina_forward_{}_{}_{counting}_{mode}", self.dtype, path_name(self.path))
     }
 
     /// Bytes of an element.
     pub(crate) fn element_bytes(&self) -> u32 {
-        if self.dtype == DType::F32 { 4 } else { 2 }
+        element_bytes(self.dtype)
     }
 
-    /// Blocks that a multiprocessor runs at once: what the kernel's registers are held to, and the grid is made for. 16-bit
-    /// kernels keep twice the columns, and statistics by column are many: two blocks would spill.
+    /// Blocks that a multiprocessor runs at once: what the kernel's registers are held to, and the grid is made for.
     pub(crate) fn blocks(&self) -> u32 {
-        match self.path {
-            // Their shared memory is the whole multiprocessor's.
-            LoadPath::TensorMap | LoadPath::Bulk => 1,
-            LoadPath::Scalar => 1,
-            _ if self.dtype != DType::F32 || self.counting == Counting::Column => 1,
-            LoadPath::Vector16 if self.computes => 1,
-            _ => 2,
-        }
+        let plain = matches!(self.path, LoadPath::CpAsync | LoadPath::Vector16);
+        // The copy engine's kernels have the whole multiprocessor's shared memory; of the others, only those without programs and
+        // statistics by column get by with half of the registers.
+        if plain && !self.computes && self.counting == Counting::Packet { 2 } else { 1 }
     }
 
     /// Threads of a block.
     pub(crate) fn threads(&self) -> u32 {
-        match self.path {
-            // One warp loads and one stores.
-            LoadPath::TensorMap | LoadPath::Bulk => super::geometry::WORKERS + 64,
-            _ => super::geometry::WORKERS,
-        }
+        block_threads(self.path)
     }
 
     /// The line of the generated file.
-    fn declaration(&self) -> String {
-        let ty = match self.dtype {
-            DType::F32 => "float",
-            DType::F16 => "f16",
-            DType::Bf16 => "bf16",
-        };
+    pub(super) fn declaration(&self) -> String {
+        let ty = type_name(self.dtype);
         let common = format!(
             "{}, {ty}, {:?}, {}",
             self.name(),
@@ -132,56 +100,9 @@ impl ForwardVariant {
     }
 }
 
-fn path_name(path: LoadPath) -> &'static str {
-    match path {
-        LoadPath::TensorMap => "bulk_tensor",
-        LoadPath::Bulk => "bulk",
-        LoadPath::CpAsync => "cp_async",
-        LoadPath::Vector16 => "vector16",
-        LoadPath::Scalar => "scalar",
-    }
-}
-
-/// The generated sources: file name in `kernels/`, and text. One for each storage type, so that they are compiled side by side.
-pub fn generated_sources() -> Vec<(String, String)> {
-    DTYPES
-        .into_iter()
-        .map(|dtype| {
-            let mut text = String::from(
-                "// Made by `cargo xtask variants` from the table in src/cuda/variants.rs. Not to be changed by hand.\n\n\
-                 #include \"forward_kernels.cuh\"\n\n",
-            );
-            for variant in ForwardVariant::all().filter(|variant| variant.dtype == dtype) {
-                // Writing to a String cannot fail.
-                let _ = writeln!(text, "{}", variant.declaration());
-            }
-            (format!("{}.cu", image_name(dtype)), text)
-        })
-        .collect()
-}
-
-/// The fatbin that has a storage type's kernels.
-pub(crate) fn image_name(dtype: DType) -> String {
-    format!("forward_{dtype}")
-}
-
-/// The name of every kernel.
-pub fn kernel_names() -> Vec<String> {
-    ForwardVariant::all().map(|variant| variant.name()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_generated_files_are_those_of_the_table() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
-        for (name, text) in generated_sources() {
-            let file = std::fs::read_to_string(folder.join(&name)).expect("it is there");
-            assert!(file == text, "{name} is not what the table gives; run `cargo xtask variants`");
-        }
-    }
 
     #[test]
     fn whatever_is_asked_for_has_a_kernel_that_does_at_least_that() {

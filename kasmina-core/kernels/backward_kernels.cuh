@@ -1,0 +1,33 @@
+// Macros that make the streaming backward kernels. What each name says: element, load path, telemetry.
+#pragma once
+
+#include "stream_backward.cuh"
+
+using namespace kasmina;
+using namespace kasmina::stream;
+
+#define KASMINA_BACKWARD_BULK_TENSOR(name, T, telemetry)                                                            \
+    extern "C" __global__ void __launch_bounds__(kWorkers + 64, 1)                                                 \
+        name(const __grid_constant__ tma::TensorMap x_map, const __grid_constant__ tma::TensorMap grad_y_map,      \
+             const __grid_constant__ tma::TensorMap grad_x_map, const __grid_constant__ BackwardParams p)          \
+    {                                                                                                              \
+        KASMINA_WITH_TMA(backward_bulk<T, Telemetry::telemetry, true>(&x_map, &grad_y_map, &grad_x_map, p));       \
+    }
+
+#define KASMINA_BACKWARD_BULK(name, T, telemetry)                                                                   \
+    extern "C" __global__ void __launch_bounds__(kWorkers + 64, 1) name(const __grid_constant__ BackwardParams p)  \
+    {                                                                                                              \
+        KASMINA_WITH_TMA(backward_bulk<T, Telemetry::telemetry, false>(nullptr, nullptr, nullptr, p));             \
+    }
+
+#define KASMINA_BACKWARD_DIRECT(name, T, telemetry, aligned)                                                        \
+    extern "C" __global__ void __launch_bounds__(kWorkers, 1) name(const __grid_constant__ BackwardParams p)       \
+    {                                                                                                              \
+        backward_direct<T, Telemetry::telemetry, aligned>(p);                                                      \
+    }
+
+#define KASMINA_BACKWARD_ASYNC(name, T, telemetry)                                                                  \
+    extern "C" __global__ void __launch_bounds__(kWorkers, 1) name(const __grid_constant__ BackwardParams p)       \
+    {                                                                                                              \
+        backward_async<T, Telemetry::telemetry>(p);                                                                \
+    }

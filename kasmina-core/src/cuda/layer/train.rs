@@ -1,0 +1,106 @@
+//! Training on the device: the optimizer's steps, gradients, and the end of a step.
+
+use super::CudaLayer;
+use crate::AdamW;
+use crate::cuda::error::CudaError;
+use crate::cuda::seeds;
+
+impl CudaLayer {
+    /// One step of the built-in optimizer on every seed with gradients; takes the gradients. Queued. What became of each seed
+    /// is known after the next [`CudaLayer::synchronize`] or the end of the epoch, from
+    /// [`CudaLayer::take_optimizer_summaries`]; a seed with a damaged gradient is left as it was, as on the CPU.
+    ///
+    /// # Errors
+    /// [`CudaError::Engine`] for numbers that [`AdamW::validate`] refuses, nothing changed; or the driver refused.
+    pub fn optimizer_step(&mut self, optimizer: &AdamW) -> Result<(), CudaError> {
+        optimizer.validate()?;
+        self.landings.settle(&mut self.state.lifecycle, false)?;
+        self.ensure_arena()?;
+        let Some(arena) = &mut self.arena else { return Ok(()) };
+        let with_gradients = |index: &usize| arena.slots[*index].has_gradients;
+        let stepping: Vec<usize> = (0..arena.slots.len()).filter(with_gradients).collect();
+        let jobs: Vec<_> = stepping.iter().filter_map(|index| arena.step(*index)).collect();
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let columns = &self.streams.columns;
+        if arena.host_steps != jobs {
+            // Cleared first, so that a failed upload is not taken for a done one.
+            arena.host_steps.clear();
+            let to = &mut arena.steps.slice_mut(..jobs.len())?;
+            columns.uploads.write(&columns.stream, to, &jobs)?;
+            arena.host_steps = jobs;
+        }
+        let (list, count) = (arena.steps.address(), arena.host_steps.len() as u32);
+        seeds::optimizer_step(&columns.engine, &columns.stream, list, count, optimizer)?;
+        for index in stepping {
+            let slot = &mut arena.slots[index];
+            slot.has_gradients = false;
+            slot.has_alpha_gradient = false;
+            slot.norm_waits = true;
+            self.stale.moved.push(slot.seed);
+        }
+        self.stepped = true;
+        Ok(())
+    }
+
+    /// Drops all gathered gradients. Queued.
+    ///
+    /// # Errors
+    /// The driver refused.
+    pub fn zero_gradients(&mut self) -> Result<(), CudaError> {
+        let Some(arena) = &mut self.arena else {
+            self.state.lifecycle.zero_gradients();
+            return Ok(());
+        };
+        let stream = &self.streams.columns.stream;
+        arena.gradients.fill_zero(stream)?;
+        // The losses in it went to the host with their pass.
+        arena.results.fill_zero(stream)?;
+        for slot in &mut arena.slots {
+            slot.has_gradients = false;
+            slot.has_alpha_gradient = false;
+        }
+        Ok(())
+    }
+
+    /// Ends a training step: alpha moves on in GRAFTING seeds, steps are counted.
+    ///
+    /// Nothing waits, unless a GRAFTING seed's strategy looks at what the device alone knows: weight drift
+    /// ([`Strategy::DriftControlled`](crate::Strategy::DriftControlled)), the optimizer's gradient norm
+    /// ([`Strategy::GradNormGated`](crate::Strategy::GradNormGated)), or, for a strategy of the user's, both. Those are fetched
+    /// first.
+    ///
+    /// # Errors
+    /// Something queued before, or the copy, failed; alpha and the step are as they were then.
+    pub fn advance_step(&mut self) -> Result<(), CudaError> {
+        let measured: Vec<_> = self.state.lifecycle.grafts_that_measure().collect();
+        if self.stepped {
+            for (seed, ..) in measured.iter().filter(|(_, drift, _)| *drift) {
+                self.pull_parameters(*seed)?;
+            }
+            let norms: Vec<u32> =
+                measured.iter().filter(|(.., norm)| *norm).map(|(seed, ..)| *seed).collect();
+            self.pull_norms(&norms)?;
+        }
+        self.state.lifecycle.advance_step();
+        Ok(())
+    }
+
+    /// Replaces a seed's flat parameters, as a caller's own optimizer does. Queued.
+    ///
+    /// # Errors
+    /// [`CudaError::Engine`] as [`Layer::set_parameters`](crate::Layer::set_parameters), the layer unchanged; or the driver
+    /// refused.
+    pub fn set_parameters(&mut self, seed: usize, parameters: &[f32]) -> Result<(), CudaError> {
+        self.ensure_arena()?;
+        self.state.lifecycle.set_parameters(seed, parameters)?;
+        let Some(arena) = &mut self.arena else { return Ok(()) };
+        let Some(index) = u32::try_from(seed).ok().and_then(|seed| arena.find(seed)) else {
+            return Ok(());
+        };
+        let columns = &self.streams.columns;
+        let to = &mut arena.parameters.slice_mut(arena.slots[index].parameters.clone())?;
+        columns.uploads.write(&columns.stream, to, parameters)
+    }
+}
