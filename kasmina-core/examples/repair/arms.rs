@@ -5,7 +5,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 use candle_nn::{Optimizer, loss::cross_entropy};
-use kasmina_core::candle::KasminaLayer;
+use kasmina_core::candle::{DevicePasses, KasminaLayer};
+use kasmina_core::cuda::Engine;
 use kasmina_core::{Blueprint, ForwardOptions, InitialSeed, Layer, Registry, SeedLayout, State};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -99,6 +100,8 @@ pub(crate) struct PairedSeed {
     pub(crate) host_unchanged: bool,
     /// Whether the poisoned seed was culled and test scores are those of the drifted host, bit for bit.
     pub(crate) poison_removed: bool,
+    /// Passes of all layers, where they were to run on a GPU.
+    pub(crate) passes: DevicePasses,
 }
 
 /// Independent streams of random numbers of one paired seed.
@@ -109,8 +112,13 @@ fn stream(seed: u64, stream: u64) -> ChaCha8Rng {
 }
 
 impl PairedSeed {
-    /// Runs all arms; `done` is told after each.
-    pub(crate) fn run(seed: u64, digits: &Rows, done: &dyn Fn()) -> Result<Self> {
+    /// Runs all arms, with their layers on the engine's device where there is one; `done` is told after each.
+    pub(crate) fn run(
+        seed: u64,
+        digits: &Rows,
+        engine: Option<&Arc<Engine>>,
+        done: &dyn Fn(),
+    ) -> Result<Self> {
         let layout = SeedLayout::new(PIXELS, CHUNK)?;
         let clean = digits.split(&mut stream(seed, 0));
         let drift = Drift::random(layout, &mut stream(seed, 1));
@@ -121,7 +129,7 @@ impl PairedSeed {
         };
         let host = Host::train(&clean.train, &mut stream(seed, 2), stream(seed, 3))?;
         let bits = host.bits()?;
-        let world = World { host: &host, layout, clean: &clean, drifted: &drifted, seed };
+        let world = World { host: &host, layout, clean: &clean, drifted: &drifted, seed, engine };
         let mut outcomes = Vec::new();
         let mut add = |arm: Arm, scores: Tensor, rows: &Rows, cost: Cost| -> Result<()> {
             let accuracy = host::accuracy(&scores, &rows.tensors()?.1)?;
@@ -146,6 +154,8 @@ impl PairedSeed {
             && tensor_bits(&poisoned_scores)? == tensor_bits(&drifted_scores)?;
         add(Arm::Poisoned, poisoned_scores, test, poisoned.cost)?;
 
+        let mut passes = life.module.device_passes().unwrap_or_default();
+        passes += poisoned.module.device_passes().unwrap_or_default();
         let bottleneck = {
             let layer = life.module.layer();
             layer.registry().get(layer.registry().find("bottleneck")?)?.clone()
@@ -163,7 +173,9 @@ impl PairedSeed {
             (Arm::WrongChunk, wrong, &bottleneck),
         ] {
             let (module, cost) = train_adapter(&world, chunk, blueprint, &life.updates)?;
-            add(arm, scores(&host, &module, &x)?, test, cost)?;
+            let outcome = scores(&host, &module, &x)?;
+            passes += module.device_passes().unwrap_or_default();
+            add(arm, outcome, test, cost)?;
         }
 
         let (tuned, cost) = fine_tune(&host, &drifted.train, &life.updates)?;
@@ -175,6 +187,7 @@ impl PairedSeed {
             drifted_chunk: drift.chunk,
             host_unchanged: host.bits()? == bits,
             poison_removed,
+            passes,
             life,
             poisoned,
         })
@@ -208,7 +221,7 @@ fn train_adapter(
         updates: updates.len() as u64,
         flops: updates.len() as u64 * Cost::update(blueprint, world.layout.chunk_len(chunk)),
     };
-    let module = KasminaLayer::new(layer);
+    let module = world.module(layer)?;
     let mut optimizer = adam(module.vars()?, LEARNING_RATE)?;
     for update in updates {
         let (x, labels) = world.drifted.train.select(&update.rows).tensors()?;
@@ -243,7 +256,7 @@ mod tests {
     fn one_paired_seed_is_found_repaired_and_kept() {
         let digits = crate::data::load().unwrap();
         let done = Cell::new(0);
-        let run = PairedSeed::run(1, &digits, &|| done.set(done.get() + 1)).unwrap();
+        let run = PairedSeed::run(1, &digits, None, &|| done.set(done.get() + 1)).unwrap();
         assert_eq!((done.get(), run.arms.len()), (Arm::ALL.len(), Arm::ALL.len()));
         assert_eq!(run.life.chosen(), Some(run.drifted_chunk));
         assert_eq!(run.life.end(), Some(State::Fossilized));

@@ -4,11 +4,14 @@
 //! is trainable, measures what the gates ask for, and checks on every batch that a layer without a seed on
 //! path hands its input on bit for bit.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use candle_nn::{AdamW, Optimizer, loss::cross_entropy};
 use kasmina_core::candle::KasminaLayer;
 use kasmina_core::controller::{Deviation, HeuristicConfig};
+use kasmina_core::cuda::Engine;
 use kasmina_core::lifecycle::{Gates, Transition};
 use kasmina_core::{
     ForwardOptions, HeuristicController, Layer, LifecycleConfig, Objective, Registry, SeedLayout,
@@ -81,6 +84,18 @@ pub(crate) struct World<'a> {
     pub(crate) clean: &'a Split,
     pub(crate) drifted: &'a Split,
     pub(crate) seed: u64,
+    /// Where layers run, if not on the CPU.
+    pub(crate) engine: Option<&'a Arc<Engine>>,
+}
+
+impl World<'_> {
+    /// The layer as a module, where the layers of this world run.
+    pub(crate) fn module(&self, layer: Layer) -> Result<KasminaLayer> {
+        Ok(match self.engine {
+            Some(engine) => KasminaLayer::on_device(layer, engine)?,
+            None => KasminaLayer::new(layer),
+        })
+    }
 }
 
 impl Life {
@@ -111,7 +126,7 @@ impl Life {
             .lifecycle(LifecycleConfig { gates, ..LifecycleConfig::default() })
             .rng_seed(world.seed)
             .build()?;
-        let mut run = Run::new(world, KasminaLayer::new(layer))?;
+        let mut run = Run::new(world, world.module(layer)?)?;
         let mut batches = Batches::new(world.clean.train.len(), BATCH, batches);
         for epoch in 0..MAX_EPOCHS {
             let split = if epoch < CLEAN_EPOCHS { world.clean } else { world.drifted };

@@ -28,8 +28,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use kasmina_core::candle::DevicePasses;
 use kasmina_core::{Device, DeviceRequest};
 
 use arms::{Arm, PairedSeed};
@@ -50,19 +51,10 @@ struct Options {
     /// Where the numbers go, if elsewhere [default: repair.json in --out].
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// What the layer runs on.
-    #[arg(long, value_enum, default_value_t = Wanted::Auto)]
-    device: Wanted,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Wanted {
-    /// A GPU where everything fits, else the CPU and the reason.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// The first CUDA device; an error where there is none to be used.
-    Cuda,
+    /// What the layers run on: auto, cpu, cuda or cuda:N. With auto, a GPU where everything fits, else the CPU and the
+    /// reason; with cuda, an error where there is none to be used.
+    #[arg(long, value_name = "DEVICE", default_value_t = DeviceRequest::Cpu)]
+    device: DeviceRequest,
 }
 
 fn main() -> ExitCode {
@@ -79,6 +71,7 @@ fn main() -> ExitCode {
 /// Runs the experiment; whether every promise was kept.
 fn run(options: &Options) -> Result<bool> {
     let device = device(options.device)?;
+    let engine = device.engine()?;
     let seeds = options.seeds.unwrap_or(if options.quick { 3 } else { 10 });
     // Before the work, so that a folder that cannot be written costs no wait.
     let out = &options.out;
@@ -91,12 +84,20 @@ fn run(options: &Options) -> Result<bool> {
     for seed in 0..seeds {
         bar.set_message(format!("paired seed {} of {seeds}", seed + 1));
         runs.push(
-            PairedSeed::run(seed, &digits, &|| bar.inc(1))
+            PairedSeed::run(seed, &digits, engine.as_ref(), &|| bar.inc(1))
                 .with_context(|| format!("seed {seed}"))?,
         );
     }
     bar.finish_and_clear();
     let took = start.elapsed();
+    if engine.is_some() {
+        let mut passes = DevicePasses::default();
+        runs.iter().for_each(|run: &PairedSeed| passes += run.passes);
+        let DevicePasses { on_device, on_cpu } = passes;
+        eprintln!(
+            "{on_device} passes on {device}, {on_cpu} on the CPU: user-defined blueprints ran in these"
+        );
+    }
 
     let results = Results::new(runs)?;
     println!("{}", table::render(&results));
@@ -105,13 +106,9 @@ fn run(options: &Options) -> Result<bool> {
 }
 
 /// The device of the request; says why it is no GPU where one was welcome.
-fn device(wanted: Wanted) -> Result<Device> {
-    let request = match wanted {
-        Wanted::Auto => DeviceRequest::Auto,
-        Wanted::Cpu => DeviceRequest::Cpu,
-        Wanted::Cuda => DeviceRequest::Cuda(0),
-    };
-    let selection = Device::select(request).context("--device cuda cannot be had")?;
+fn device(request: DeviceRequest) -> Result<Device> {
+    let selection =
+        Device::select(request).with_context(|| format!("--device {request} cannot be had"))?;
     match selection.because {
         Some(reason) => eprintln!("running on {}: {reason}", selection.device),
         None => eprintln!("running on {}", selection.device),

@@ -71,6 +71,9 @@ pub enum CandleError {
         /// The seed.
         seed: usize,
     },
+    /// The GPU's refusal.
+    #[error(transparent)]
+    Cuda(#[from] crate::cuda::CudaError),
     /// The layer's own refusal.
     #[error(transparent)]
     Engine(#[from] Error),

@@ -38,6 +38,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod device;
 mod error;
 mod op;
 mod snapshot;
@@ -49,9 +50,12 @@ use std::sync::Arc;
 use candle_core::{Module, Tensor, Var};
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
+pub use device::DevicePasses;
 pub use error::{CandleError, CandleResult};
 
+use crate::cuda::Engine;
 use crate::{ForwardOptions, Layer};
+use device::OnDevice;
 use op::Pass;
 use snapshot::Snapshot;
 use vars::Variables;
@@ -68,13 +72,34 @@ pub struct KasminaLayer {
 struct Shared {
     layer: Layer,
     variables: Variables,
+    /// Where passes run, if that is not the CPU.
+    device: Option<OnDevice>,
 }
 
 impl KasminaLayer {
     /// A module around `layer`.
     pub fn new(layer: Layer) -> Self {
-        let shared = Shared { layer, variables: Variables::default() };
+        Self::with_device(layer, None)
+    }
+
+    /// A module around `layer` whose passes run on a GPU, between tensors on the CPU: inputs and results are copied, and the
+    /// layer's state with them. A pass in which a user-defined blueprint runs is the CPU's; [`KasminaLayer::device_passes`]
+    /// counts both.
+    ///
+    /// # Errors
+    /// [`CandleError::Cuda`] if the device has no stream for it.
+    pub fn on_device(layer: Layer, engine: &Arc<Engine>) -> CandleResult<Self> {
+        Ok(Self::with_device(layer, Some(OnDevice::new(engine)?)))
+    }
+
+    fn with_device(layer: Layer, device: Option<OnDevice>) -> Self {
+        let shared = Shared { layer, variables: Variables::default(), device };
         Self { shared: Arc::new(Mutex::new(shared)), options: ForwardOptions::new() }
+    }
+
+    /// How many passes ran where; `None` for a module on the CPU.
+    pub fn device_passes(&self) -> Option<DevicePasses> {
+        self.shared.lock().device.as_ref().map(|device| device.passes)
     }
 
     /// The same layer, run with `options` by [`Module::forward`]: a probe inside a `Sequential`.
@@ -106,8 +131,8 @@ impl KasminaLayer {
         let x = tensor::rowwise(x)?;
         let mut shared = self.shared.lock();
         shared.sync()?;
-        let Shared { layer, variables } = &mut *shared;
-        let y = tensor::forward(layer, &x, options)?;
+        let Shared { layer, variables, device } = &mut *shared;
+        let y = tensor::forward(layer, device.as_mut(), &x, options)?;
         let snapshot = Snapshot::new(layer);
         let packed = variables.packed(snapshot.trainable_seeds())?;
         drop(shared);
@@ -127,7 +152,7 @@ impl KasminaLayer {
     pub fn vars(&self) -> CandleResult<Vec<Var>> {
         let mut shared = self.shared.lock();
         shared.sync()?;
-        let Shared { layer, variables } = &*shared;
+        let Shared { layer, variables, .. } = &*shared;
         let trainable = |seed: usize| layer.state(seed).is_ok_and(crate::State::trainable);
         let vars = variables.seeds.iter().filter(|(seed, _)| trainable(**seed));
         Ok(vars.flat_map(|(_, seed)| seed.vars.iter().cloned()).collect())

@@ -53,7 +53,7 @@ impl Pass {
     /// dL/dx and the packed parameter gradients. The layer's accumulators are empty before and after.
     fn backward(&self, x: &Tensor, grad_y: &Tensor) -> CandleResult<(Tensor, Vec<f32>)> {
         let mut shared = self.shared.lock();
-        let layer = &mut shared.layer;
+        let Shared { layer, device, .. } = &mut *shared;
         self.snapshot.check(layer)?;
         if let Some((seed, _)) =
             layer.lifecycle().grown_seeds().find(|(_, grown)| grown.gradients().is_some())
@@ -61,7 +61,7 @@ impl Pass {
             return Err(CandleError::GradientsWaiting { seed });
         }
         let moved_on = self.swap_parameters(layer)?;
-        let grad_x = tensor::backward(layer, x, grad_y, &self.options);
+        let grad_x = tensor::backward(layer, device.as_mut(), x, grad_y, &self.options);
         let packed = grad_x.as_ref().map(|_| self.take_gradients(layer));
         layer.zero_gradients();
         for (seed, values) in moved_on {

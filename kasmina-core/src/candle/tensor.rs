@@ -5,6 +5,7 @@ use candle_core::{
 };
 use half::{bf16, f16};
 
+use super::device::OnDevice;
 use super::{CandleError, CandleResult};
 use crate::{Element, ForwardOptions, Layer, MatMut, MatRef};
 
@@ -81,6 +82,7 @@ fn row_stride(layout: &Layout) -> Option<usize> {
 /// The layer's forward pass on a tensor.
 pub(super) fn forward(
     layer: &mut Layer,
+    device: Option<&mut OnDevice>,
     x: &Tensor,
     options: &ForwardOptions,
 ) -> CandleResult<(CpuStorage, Shape)> {
@@ -88,7 +90,10 @@ pub(super) fn forward(
     check_shape("x", x, hidden)?;
     dispatch!("x", x, T => with_rows::<T, _>("x", x, hidden, |rows| {
         let mut y = vec![T::from_f32(0.0); rows.rows() * hidden];
-        layer.forward(rows, MatMut::contiguous(&mut y, hidden)?, options)?;
+        let there = device.map(|device| device.forward(layer, rows, &mut y, options)).transpose()?;
+        if there != Some(true) {
+            layer.forward(rows, MatMut::contiguous(&mut y, hidden)?, options)?;
+        }
         Ok((T::to_cpu_storage_owned(y), x.shape().clone()))
     }))
 }
@@ -97,6 +102,7 @@ pub(super) fn forward(
 /// gradients are left with the layer.
 pub(super) fn backward(
     layer: &mut Layer,
+    device: Option<&mut OnDevice>,
     x: &Tensor,
     grad_y: &Tensor,
     options: &ForwardOptions,
@@ -107,8 +113,13 @@ pub(super) fn backward(
     dispatch!("x", x, T => with_rows::<T, _>("x", x, hidden, |rows| {
         with_rows::<T, _>("grad_y", &grad_y, hidden, |grad_rows| {
             let mut grad_x = vec![T::from_f32(0.0); rows.rows() * hidden];
-            let matrix = MatMut::contiguous(&mut grad_x, hidden)?;
-            layer.backward(rows, grad_rows, matrix, options)?;
+            let there = device
+                .map(|device| device.backward(layer, rows, grad_rows, &mut grad_x, options))
+                .transpose()?;
+            if there != Some(true) {
+                let matrix = MatMut::contiguous(&mut grad_x, hidden)?;
+                layer.backward(rows, grad_rows, matrix, options)?;
+            }
             Ok(Tensor::from_vec(grad_x, x.dims(), &Device::Cpu)?)
         })
     }))
