@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod bench;
 pub mod bindings;
 pub mod build_kernels;
 pub mod doctor;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bindings, build_kernels, doctor, gpu_bundle, make_cases, variants, verify};
+use xtask::{bench, bindings, build_kernels, doctor, gpu_bundle, make_cases, variants, verify};
 
 #[derive(Debug, Parser)]
 #[command(name = "xtask", about = "Commands of the Kasmina workspace", version)]
@@ -14,6 +14,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Time the layer's passes on a GPU, each beside what that GPU can do at best
+    Bench(bench::Args),
     /// Make the driver's bindings from the pinned toolkit's headers, or compare them
     Bindings(bindings::Args),
     /// Compile the GPU kernels, with an nvcc that is found or installed
@@ -32,6 +34,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Bench(args) => bench::main(&args),
         Command::Bindings(args) => bindings::main(&args),
         Command::BuildKernels(args) => build_kernels::main(&args),
         Command::Doctor(args) => doctor::main(&args),

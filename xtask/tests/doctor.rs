@@ -16,14 +16,20 @@ fn player(defines: &[&str]) -> Fake {
     Fake::new(&[defines, &["MISSING=\"cuModuleLoadDataEx\""]].concat())
 }
 
-fn start(library: &Path, tma: &str, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_xtask"))
+fn command(library: &Path, tma: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command
         .arg("doctor")
         .args(arguments)
         .env("KASMINA_CUDA_LIBRARY", library)
         .env("KASMINA_TMA", tma)
-        .output()
-        .expect("it runs")
+        .env("KASMINA_CACHE_DIR", "/no/such/cache")
+        .env_remove("KASMINA_AUTOTUNE");
+    command
+}
+
+fn start(library: &Path, tma: &str, arguments: &[&str]) -> Output {
+    command(library, tma, arguments).output().expect("it runs")
 }
 
 fn doctor(library: &Path, tma: &str, arguments: &[&str]) -> String {
@@ -179,6 +185,36 @@ fn a_required_gpu_that_cannot_run_a_kernel_is_a_failure() {
     }
 }
 
+#[test]
+fn autotuning_is_shown_with_its_mode_its_folder_and_what_is_wrong() {
+    let fake = player(&[]);
+    let report = json(&fake.library, "on");
+    assert_eq!(report["autotune"]["mode"], "load");
+    assert_eq!(report["autotune"]["folder"]["found"], "/no/such/cache/autotune");
+    assert_eq!(report["autotune"]["problems"], Value::Array(Vec::new()));
+    assert_eq!(report["devices"][0]["autotune"]["choices"], 0);
+    let text = doctor(&fake.library, "on", &[]);
+    assert!(text.contains("autotune    load, choices in /no/such/cache/autotune\n"), "{text}");
+    assert!(text.contains("autotune    0 measured choices\n"), "{text}");
+
+    let output = command(&fake.library, "on", &[])
+        .env("KASMINA_AUTOTUNE", "always")
+        .output()
+        .expect("it runs");
+    assert!(output.status.success(), "it is no failure");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(text.matches("KASMINA_AUTOTUNE is \"always\"").count(), 1, "{text}");
+
+    let output = command(&fake.library, "on", &[])
+        .env_remove("KASMINA_CACHE_DIR")
+        .env_remove("XDG_CACHE_HOME")
+        .env_remove("HOME")
+        .output()
+        .expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("set KASMINA_CACHE_DIR"), "{text}");
+}
+
 /// Every key of the JSON by its path, `[]` for the elements of a list. Variants of one value stand side by side.
 fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     match value {
@@ -198,7 +234,8 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 }
 
 /// The keys of schema 1. A key that goes needs another schema; a new one is added here.
-const KEYS: &str = "auto auto.because auto.device devices devices[].code devices[].code[].code devices[].code[].code.* \
+const KEYS: &str = "auto auto.because auto.device autotune autotune.folder autotune.folder.* autotune.mode \
+    autotune.problems devices devices[].autotune devices[].autotune.choices devices[].autotune.problems devices[].code devices[].code[].code devices[].code[].code.* \
     devices[].code[].name devices[].code[].package devices[].compute_capability devices[].failed_self_check \
     devices[].features devices[].features[].name devices[].features[].reason devices[].features[].supported \
     devices[].ladder devices[].ladder[].chosen devices[].ladder[].path devices[].ladder[].possible \

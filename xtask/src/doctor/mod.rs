@@ -75,6 +75,11 @@ fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "            embedded  {}", text(embedded))?;
         }
     }
+    let autotune = &report.autotune;
+    writeln!(out, "autotune    {}, choices in {}", autotune.mode, text(&autotune.folder))?;
+    for problem in &autotune.problems {
+        writeln!(out, "            {problem}")?;
+    }
     writeln!(out, "auto        {}", report.auto.device)?;
     if let Some(reason) = &report.auto.because {
         writeln!(out, "            because {reason}")?;
@@ -109,6 +114,10 @@ fn print_device(device: &DeviceReport, out: &mut dyn Write) -> io::Result<()> {
         };
         let reason = rung.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
         writeln!(out, "                        {:<10}  {state}{reason}", rung.path)?;
+    }
+    writeln!(out, "            autotune    {} measured choices", device.autotune.choices)?;
+    for problem in &device.autotune.problems {
+        writeln!(out, "                        {problem}")?;
     }
     Ok(())
 }

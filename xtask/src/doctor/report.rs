@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use kasmina_core::Device as CoreDevice;
+use kasmina_core::cuda::inspect_autotune;
 use kasmina_sys::build::{Environment, Status, find_nvcc, status};
 use kasmina_sys::{
     Arch, ComputeCapability, Device, DeviceAttribute, DeviceInfo, DeviceProbe, Driver, Error,
@@ -35,6 +36,28 @@ pub struct Report {
     pub kernels: Vec<KernelReport>,
     /// What `--device auto` comes to.
     pub auto: AutoReport,
+    /// What engines do about rungs and cuts.
+    pub autotune: AutotuneReport,
+}
+
+/// `KASMINA_AUTOTUNE` and where choices are kept.
+#[derive(Debug, Serialize)]
+pub struct AutotuneReport {
+    /// `off`, `load` or `tune`.
+    pub mode: String,
+    /// The folder of measured choices.
+    pub folder: Outcome,
+    /// What is wrong with the variable.
+    pub problems: Vec<String>,
+}
+
+/// Measured choices for a device, its driver and the kernels of this executable.
+#[derive(Debug, Serialize)]
+pub struct DeviceAutotuneReport {
+    /// How many would be used.
+    pub choices: usize,
+    /// Files and choices that are not used, with the reason.
+    pub problems: Vec<String>,
 }
 
 /// Something that is there, or the reason why it is not.
@@ -78,6 +101,8 @@ pub struct DeviceReport {
     pub load_path: Outcome,
     /// Every rung, best first; empty where the capability is not known.
     pub ladder: Vec<RungReport>,
+    /// Choices that were measured on it.
+    pub autotune: DeviceAutotuneReport,
 }
 
 /// A rung of the load ladder.
@@ -180,7 +205,34 @@ pub fn examine() -> Report {
             device: auto.device.to_string(),
             because: auto.because.map(|reason| reason.to_string()),
         },
+        autotune: examine_autotune(),
     }
+}
+
+fn examine_autotune() -> AutotuneReport {
+    let found = inspect_autotune(None);
+    AutotuneReport {
+        mode: found.mode.to_string(),
+        folder: match found.folder {
+            Some(folder) => Outcome::Found(folder.display().to_string()),
+            None => Outcome::Unavailable(
+                "set KASMINA_CACHE_DIR, XDG_CACHE_HOME or HOME; choices are forgotten now"
+                    .to_owned(),
+            ),
+        },
+        problems: found.problems,
+    }
+}
+
+/// What lies on the disk for a device. The variable's own problems are told once, for all devices.
+fn examine_choices(device: &Device, info: Option<&DeviceInfo>) -> DeviceAutotuneReport {
+    let Some(info) = info else {
+        return DeviceAutotuneReport { choices: 0, problems: Vec::new() };
+    };
+    let found = inspect_autotune(Some((device, info)));
+    let general = inspect_autotune(None).problems;
+    let problems = found.problems.into_iter().filter(|problem| !general.contains(problem));
+    DeviceAutotuneReport { choices: found.choices, problems: problems.collect() }
 }
 
 fn outcome<T, E: std::fmt::Display>(
@@ -250,6 +302,7 @@ fn examine_device(found: &DeviceProbe) -> DeviceReport {
         load_shape: format!("{} × {} {}, dense", SHAPE.rows, SHAPE.columns, SHAPE.data_type),
         load_path,
         ladder,
+        autotune: examine_choices(&device, info),
     }
 }
 

@@ -15,7 +15,7 @@ use super::judge::{Outcome, Output, SeedOutcome};
 use super::plane::{Plane, Storage};
 
 /// Elements added to each row in the padded run; odd, so that rows lose their alignment.
-const PADDING: usize = 3;
+pub(super) const PADDING: usize = 3;
 
 /// The CPU backend.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,7 +36,7 @@ impl Backend for Cpu {
 }
 
 /// An element with its bits.
-trait Word: Element {
+pub(super) trait Word: Element {
     fn from_word(word: u32) -> Self;
     fn to_word(self) -> u32;
 }
@@ -69,18 +69,18 @@ impl Word for bf16 {
 }
 
 /// A matrix whose rows may be padded.
-struct Matrix<T> {
-    data: Vec<T>,
-    rows: usize,
-    columns: usize,
-    stride: usize,
+pub(super) struct Matrix<T> {
+    pub(super) data: Vec<T>,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) stride: usize,
 }
 
 impl<T: Word> Matrix<T> {
     /// What padding holds: an ordinary number whose bits no computation gives by chance.
     const MARK: u32 = 0x2b5a;
 
-    fn blank(case: &Case, padding: usize) -> Self {
+    pub(super) fn blank(case: &Case, padding: usize) -> Self {
         let stride = case.hidden + padding;
         Self {
             data: vec![T::from_word(Self::MARK); case.rows * stride],
@@ -90,7 +90,7 @@ impl<T: Word> Matrix<T> {
         }
     }
 
-    fn of(case: &Case, plane: &Plane, padding: usize) -> Self {
+    pub(super) fn of(case: &Case, plane: &Plane, padding: usize) -> Self {
         let mut matrix = Self::blank(case, padding);
         let rows = plane.bits.chunks(case.hidden);
         for (row, words) in matrix.data.chunks_mut(matrix.stride).zip(rows) {
@@ -110,7 +110,7 @@ impl<T: Word> Matrix<T> {
     }
 
     /// The matrix without its padding, and whether that is as it was.
-    fn unpadded(&self, storage: Storage) -> (Plane, bool) {
+    pub(super) fn unpadded(&self, storage: Storage) -> (Plane, bool) {
         let mut bits = Vec::with_capacity(self.rows * self.columns);
         let mut kept = true;
         for row in self.data.chunks(self.stride) {
@@ -183,7 +183,7 @@ fn in_place<T: Word>(case: &Case) -> core::Result<Pass> {
     Ok(Pass { y, backward, padding_kept })
 }
 
-fn layer(case: &Case) -> core::Result<Layer> {
+pub(super) fn layer(case: &Case) -> core::Result<Layer> {
     let s = &case.stability;
     let stability = core::Stability {
         mode: match s.mode {
@@ -249,7 +249,7 @@ fn activation_of(activation: Activation) -> core::Activation {
     }
 }
 
-fn outcomes(case: &Case, layer: &Layer) -> Vec<SeedOutcome> {
+pub(super) fn outcomes(case: &Case, layer: &Layer) -> Vec<SeedOutcome> {
     let or_nan = |v: Option<f64>| v.unwrap_or(f64::NAN);
     let seeds = case.seeds.iter().enumerate();
     let stats = layer.chunk_stats().iter().zip(layer.gradient_stats());

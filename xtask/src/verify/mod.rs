@@ -12,6 +12,7 @@ pub mod backend;
 pub mod case;
 pub(crate) mod container;
 pub mod cpu;
+pub mod cuda;
 pub mod encode;
 pub mod error;
 pub mod judge;
@@ -22,9 +23,10 @@ pub mod table;
 pub use backend::{Backend, BackendError, Oracle};
 pub use case::Case;
 pub use cpu::Cpu;
+pub use cuda::Cuda;
 pub use error::{CaseError, Problem};
 
-use kasmina_core::{Device, DeviceRequest, Unavailable};
+use kasmina_core::{Device, DeviceRequest};
 
 use table::{Report, Row};
 
@@ -112,24 +114,25 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, VerifyError> {
 
 /// The backends of a choice. `all` says on `out` why the GPU is left out, where it is.
 fn backends(choice: Choice, out: &mut dyn Write) -> Result<Vec<Box<dyn Backend>>, VerifyError> {
-    let cuda = || Device::select(DeviceRequest::Cuda(0)).map(|_| ());
     Ok(match choice {
         Choice::Oracle => vec![Box::new(Oracle)],
         Choice::Cpu => vec![Box::new(Cpu)],
-        Choice::Cuda => return Err(VerifyError::NoCuda(unavailable(cuda()))),
-        Choice::All => {
-            writeln!(out, "cuda: skipped, {}", unavailable(cuda()))?;
-            vec![Box::new(Cpu)]
-        }
+        Choice::Cuda => vec![Box::new(cuda().map_err(VerifyError::NoCuda)?)],
+        Choice::All => match cuda() {
+            Ok(cuda) => vec![Box::new(Cpu), Box::new(cuda)],
+            Err(reason) => {
+                writeln!(out, "cuda: skipped, {reason}")?;
+                vec![Box::new(Cpu)]
+            }
+        },
     })
 }
 
-/// Why cases do not run on the GPU. A device that could be used is no backend yet.
-fn unavailable(found: Result<(), Unavailable>) -> String {
-    match found {
-        Err(reason) => reason.to_string(),
-        Ok(()) => "this program has no GPU backend".to_owned(),
-    }
+/// The GPU backend on the first device, or why there is none.
+fn cuda() -> Result<Cuda, String> {
+    let selection = Device::select(DeviceRequest::Cuda(0)).map_err(|reason| reason.to_string())?;
+    let backend = Cuda::new(selection.device).map_err(|error| error.to_string())?;
+    backend.ok_or_else(|| format!("{} is no GPU", selection.device))
 }
 
 /// The files named, and the `*.safetensors` files of the directories named, each directory in order of name.

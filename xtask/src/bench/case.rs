@@ -1,0 +1,362 @@
+//! What is measured: passes × shapes × chunks × types, and the bytes that each moves.
+
+use std::fmt;
+
+use kasmina_core::{
+    Blueprint, DType, InitialSeed, Layer, SeedLayout, Stability, StabilityMode, State, Strategy,
+};
+use serde::Serialize;
+
+/// Rows and columns: large and middling matrices, one whose time is that of its launches, and a tall one.
+pub const SHAPES: [(usize, usize); 5] =
+    [(8192, 8192), (4096, 4096), (1024, 4096), (32, 768), (65536, 768)];
+const QUICK_SHAPES: [(usize, usize); 2] = [(8192, 8192), (32, 768)];
+const CHUNKS: [usize; 3] = [16, 64, 512];
+const QUICK_CHUNKS: [usize; 1] = [64];
+const DTYPES: [DType; 2] = [DType::F32, DType::Bf16];
+
+/// Every n-th seed of [`Seeds::OneInEight`] is not dormant.
+const BUSY: usize = 8;
+/// Steps of a graft: far more than are timed, so that alpha is another one in each of them, as in a real graft.
+const GRAFT_STEPS: u32 = 1_000_000;
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// x to y.
+    Forward,
+    /// The same, and x counted into the seeds' statistics.
+    ForwardTelemetry,
+    /// g to `grad_x`, all parameter gradients, and g counted into the seeds' gradient statistics.
+    Backward,
+    /// Forward with telemetry, backward, optimizer, `advance_step`.
+    Step,
+}
+
+/// What the seeds of the layer are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Seeds {
+    /// All dormant.
+    Dormant,
+    /// Residual on path in every chunk, frozen, alpha 0.5.
+    Residual,
+    /// Residual in every chunk, FINE_TUNING and GRAFTING in turn, in the mode that guards nothing: x is not needed.
+    ResidualTrains,
+    /// `MlpExpansion` in every chunk, GRAFTING, guarded: x is needed.
+    ExpansionTrains,
+    /// One seed in eight GRAFTING, Residual and `MlpExpansion` in turn, the rest dormant.
+    OneInEight,
+}
+
+const PASSES: [(Work, Seeds); 8] = [
+    (Work::Forward, Seeds::Dormant),
+    (Work::ForwardTelemetry, Seeds::Dormant),
+    (Work::Forward, Seeds::Residual),
+    (Work::ForwardTelemetry, Seeds::Residual),
+    (Work::Backward, Seeds::Dormant),
+    (Work::Backward, Seeds::ResidualTrains),
+    (Work::Backward, Seeds::ExpansionTrains),
+    (Work::Step, Seeds::OneInEight),
+];
+
+/// What the device can do at best, measured in the same run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ceiling {
+    /// The driver's device-to-device copy of the matrix.
+    Copy,
+    /// A kernel that reads two such matrices and writes one.
+    TwoReadsOneWrite,
+}
+
+/// Matrices that a group of cases shares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Matrices {
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub hidden: usize,
+    /// Storage type.
+    pub dtype: DType,
+}
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Case {
+    /// What is timed.
+    pub work: Work,
+    /// On which layer.
+    pub seeds: Seeds,
+    /// Columns of a seed.
+    pub chunk: usize,
+    /// On which matrices.
+    #[serde(flatten)]
+    pub matrices: Matrices,
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Forward => "forward",
+            Self::ForwardTelemetry => "forward + telemetry",
+            Self::Backward => "backward",
+            Self::Step => "step",
+        })
+    }
+}
+
+impl fmt::Display for Seeds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dormant => "dormant",
+            Self::Residual => "residual on path",
+            Self::ResidualTrains => "residual trains, fast",
+            Self::ExpansionTrains => "expansion trains, adaptive",
+            Self::OneInEight => "1 in 8 grafting",
+        })
+    }
+}
+
+impl fmt::Display for Ceiling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Copy => "device copy",
+            Self::TwoReadsOneWrite => "2 reads 1 write",
+        })
+    }
+}
+
+impl fmt::Display for Matrices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}×{} {}", self.rows, self.hidden, self.dtype)
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}, {}, chunk {}", self.work, self.seeds, self.matrices, self.chunk)
+    }
+}
+
+impl Matrices {
+    /// Bytes of one matrix.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        (self.rows * self.hidden) as u64 * self.element_bytes()
+    }
+
+    fn element_bytes(&self) -> u64 {
+        if self.dtype == DType::F32 { 4 } else { 2 }
+    }
+}
+
+impl Ceiling {
+    /// Bytes that it reads and writes.
+    #[must_use]
+    pub fn bytes(self, matrices: &Matrices) -> u64 {
+        match self {
+            Self::Copy => 2 * matrices.bytes(),
+            Self::TwoReadsOneWrite => 3 * matrices.bytes(),
+        }
+    }
+}
+
+impl Seeds {
+    fn mode(self) -> StabilityMode {
+        match self {
+            Self::ResidualTrains => StabilityMode::Fast,
+            _ => StabilityMode::Adaptive,
+        }
+    }
+
+    /// What a seed begins as; `None` for a dormant one.
+    fn initial(self, seed: usize) -> Option<InitialSeed> {
+        let even = |n: usize| n.is_multiple_of(2);
+        let (state, blueprint) = match self {
+            Self::Dormant => return None,
+            Self::Residual => (State::Fossilized, Blueprint::Residual),
+            Self::ResidualTrains if even(seed) => (State::FineTuning, Blueprint::Residual),
+            Self::ResidualTrains => (State::Grafting, Blueprint::Residual),
+            Self::ExpansionTrains => (State::Grafting, Blueprint::MlpExpansion),
+            Self::OneInEight if !seed.is_multiple_of(BUSY) => return None,
+            Self::OneInEight if even(seed / BUSY) => (State::Grafting, Blueprint::Residual),
+            Self::OneInEight => (State::Grafting, Blueprint::MlpExpansion),
+        };
+        let strategy = Strategy::FixedRamp { steps: GRAFT_STEPS };
+        let blueprint = Some(blueprint);
+        Some(InitialSeed { state, alpha: 0.5, blueprint, strategy, ..InitialSeed::default() })
+    }
+
+    /// Whether a backward pass needs x for what a seed computes.
+    fn needs_x(self) -> bool {
+        matches!(self, Self::ExpansionTrains | Self::OneInEight)
+    }
+}
+
+impl Case {
+    /// The ceiling that it is compared with: that of the reads and writes that it is made of. For a step, whose passes read x in
+    /// an eighth of the columns, the copy.
+    #[must_use]
+    pub fn ceiling(&self) -> Ceiling {
+        match (self.work, self.seeds.needs_x()) {
+            (Work::Backward, true) => Ceiling::TwoReadsOneWrite,
+            _ => Ceiling::Copy,
+        }
+    }
+
+    /// Bytes of matrices that are read and written: x and y forward, g and `grad_x` backward, and there also the columns of x
+    /// that gradients are computed from. Parameters and optimizer state are not counted.
+    ///
+    /// # Errors
+    /// A chunk that does not fit the columns.
+    pub fn bytes(&self) -> kasmina_core::Result<u64> {
+        let matrix = self.matrices.bytes();
+        Ok(match self.work {
+            Work::Forward | Work::ForwardTelemetry => 2 * matrix,
+            Work::Backward => 2 * matrix + self.x_bytes()?,
+            Work::Step => 4 * matrix + self.x_bytes()?,
+        })
+    }
+
+    fn x_bytes(&self) -> kasmina_core::Result<u64> {
+        if !self.seeds.needs_x() {
+            return Ok(0);
+        }
+        let layout = self.layout()?;
+        let busy = (0..layout.seeds()).filter(|seed| self.seeds.initial(*seed).is_some());
+        let columns: usize = busy.map(|seed| layout.columns(seed).len()).sum();
+        Ok((columns * self.matrices.rows) as u64 * self.matrices.element_bytes())
+    }
+
+    /// How the columns are split.
+    ///
+    /// # Errors
+    /// A chunk that does not fit the columns.
+    pub fn layout(&self) -> kasmina_core::Result<SeedLayout> {
+        SeedLayout::new(self.matrices.hidden, self.chunk)
+    }
+
+    /// The layer, not yet on a device.
+    ///
+    /// # Errors
+    /// A chunk that does not fit the columns.
+    pub fn layer(&self) -> kasmina_core::Result<Layer> {
+        let layout = self.layout()?;
+        let mut builder = Layer::builder(layout).stability(Stability::new(self.seeds.mode()));
+        for seed in 0..layout.seeds() {
+            if let Some(initial) = self.seeds.initial(seed) {
+                builder = builder.seed(seed, initial);
+            }
+        }
+        builder.build()
+    }
+
+    /// Whether every word of `text` stands in the line's name, where × may be written x.
+    fn matches(&self, text: &str) -> bool {
+        let plain = |text: &str| text.to_lowercase().replace('×', "x");
+        let name = plain(&self.to_string());
+        plain(text).split_whitespace().all(|word| name.contains(word))
+    }
+}
+
+/// Every case that is to be measured; cases of the same matrices stand together.
+#[must_use]
+pub fn cases(quick: bool, only: Option<&str>) -> Vec<Case> {
+    let shapes: &[_] = if quick { &QUICK_SHAPES } else { &SHAPES };
+    let chunks: &[_] = if quick { &QUICK_CHUNKS } else { &CHUNKS };
+    let mut cases = Vec::new();
+    for &(rows, hidden) in shapes {
+        for dtype in DTYPES {
+            let matrices = Matrices { rows, hidden, dtype };
+            for (work, seeds) in PASSES {
+                for &chunk in chunks.iter().filter(|chunk| **chunk <= hidden) {
+                    cases.push(Case { work, seeds, chunk, matrices });
+                }
+            }
+        }
+    }
+    cases.retain(|case| only.is_none_or(|text| case.matches(text)));
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: Matrices = Matrices { rows: 10, hidden: 64, dtype: DType::Bf16 };
+
+    fn case(work: Work, seeds: Seeds, chunk: usize) -> Case {
+        Case { work, seeds, chunk, matrices: SMALL }
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_matrices_that_a_pass_touches() {
+        let matrix = 10 * 64 * 2;
+        let table = [
+            (case(Work::Forward, Seeds::Residual, 4), 2 * matrix, Ceiling::Copy),
+            (case(Work::Backward, Seeds::Dormant, 4), 2 * matrix, Ceiling::Copy),
+            (case(Work::Backward, Seeds::ResidualTrains, 4), 2 * matrix, Ceiling::Copy),
+            (
+                case(Work::Backward, Seeds::ExpansionTrains, 5),
+                3 * matrix,
+                Ceiling::TwoReadsOneWrite,
+            ),
+            // Two of sixteen seeds read their columns of x.
+            (case(Work::Step, Seeds::OneInEight, 4), 4 * matrix + matrix / 8, Ceiling::Copy),
+        ];
+        for (case, bytes, ceiling) in table {
+            assert_eq!((case.bytes(), case.ceiling()), (Ok(bytes), ceiling), "{case}");
+        }
+        assert_eq!(Ceiling::Copy.bytes(&SMALL), 2 * matrix);
+        assert_eq!(Ceiling::TwoReadsOneWrite.bytes(&SMALL), 3 * matrix);
+        assert_eq!(Matrices { dtype: DType::F32, ..SMALL }.bytes(), 2 * matrix);
+    }
+
+    #[test]
+    fn every_combination_is_there_once_and_fits() {
+        let all = cases(false, None);
+        // 512 fits all shapes.
+        assert_eq!(all.len(), SHAPES.len() * DTYPES.len() * PASSES.len() * CHUNKS.len());
+        for (i, case) in all.iter().enumerate() {
+            assert!(!all[..i].contains(case), "{case} twice");
+            assert!(case.layout().is_ok() && case.bytes().is_ok(), "{case}");
+        }
+        let quick = cases(true, None);
+        assert_eq!(quick.len(), 2 * DTYPES.len() * PASSES.len());
+        assert!(quick.iter().all(|case| all.contains(case) && case.chunk == 64));
+    }
+
+    #[test]
+    fn a_filter_takes_the_lines_that_have_all_its_words() {
+        let names = |text| -> Vec<String> {
+            cases(true, Some(text)).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(
+            names("Backward 8192x8192 bf16 expansion"),
+            ["backward, expansion trains, adaptive, 8192×8192 bf16, chunk 64"]
+        );
+        assert_eq!(names("step").len(), 4);
+        assert_eq!(names("32×768 step").len(), 2);
+        assert_eq!(names("").len(), cases(true, None).len());
+        assert!(names("sideways").is_empty());
+    }
+
+    #[test]
+    fn layers_are_what_their_names_say() {
+        let states = |seeds| -> Vec<State> {
+            let layer = case(Work::Step, seeds, 4).layer().expect("it fits");
+            (0..16).map(|seed| layer.state(seed).expect("a seed")).collect()
+        };
+        let count =
+            |seeds, state| states(seeds).into_iter().filter(|found| *found == state).count();
+        assert_eq!(count(Seeds::Dormant, State::Dormant), 16);
+        assert_eq!(count(Seeds::Residual, State::Fossilized), 16);
+        assert_eq!(count(Seeds::ResidualTrains, State::FineTuning), 8);
+        assert_eq!(count(Seeds::ResidualTrains, State::Grafting), 8);
+        assert_eq!(count(Seeds::ExpansionTrains, State::Grafting), 16);
+        assert_eq!(count(Seeds::OneInEight, State::Grafting), 2);
+        assert_eq!(count(Seeds::OneInEight, State::Dormant), 14);
+    }
+}

@@ -1,0 +1,199 @@
+//! Where, when and of what the numbers are.
+
+use std::fmt;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kasmina_sys::{Device, DeviceAttribute, Error};
+use serde::Serialize;
+
+/// Where the driver's kernel module tells its release, which is not the CUDA version that the driver is for.
+const MODULE_RELEASE: &str = "/sys/module/nvidia/version";
+/// Set by a bundle's `run.sh`, and at build time by whoever wants it in the executable.
+const COMMIT_VARIABLE: &str = "KASMINA_COMMIT";
+
+/// What the numbers depend on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Header {
+    /// The device's name.
+    pub device: String,
+    /// `major.minor`.
+    pub compute_capability: String,
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// Bytes of the second-level cache.
+    pub l2_bytes: u32,
+    /// Bytes.
+    pub total_memory: u64,
+    /// The greatest clock of the multiprocessors in MHz, where the driver tells.
+    pub clock_mhz: Option<u32>,
+    /// The greatest clock of the memory in MHz, where the driver tells.
+    pub memory_clock_mhz: Option<u32>,
+    /// The CUDA version that the driver is for.
+    pub cuda: String,
+    /// The release of the driver's kernel module.
+    pub driver: Option<String>,
+    /// Year, month and day, UTC.
+    pub date: String,
+    /// The commit, or `unknown`.
+    pub commit: String,
+    /// How it was called.
+    pub command: String,
+    /// Times of every case.
+    pub repetitions: usize,
+}
+
+impl Header {
+    /// The header of a run on `device`, now.
+    ///
+    /// # Errors
+    /// The driver did not answer.
+    pub fn of(device: Device, repetitions: usize) -> Result<Self, Error> {
+        let info = device.info()?;
+        let mhz = |attribute| {
+            let kilohertz = u32::try_from(device.attribute(attribute).ok()?).ok()?;
+            // Some drivers answer 0 for what they do not tell.
+            Some(kilohertz / 1000).filter(|mhz| *mhz > 0)
+        };
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let words: Vec<String> =
+            std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+        Ok(Self {
+            device: info.name,
+            compute_capability: info.capability.to_string(),
+            multiprocessors: info.multiprocessors,
+            l2_bytes: info.l2_cache,
+            total_memory: info.total_memory,
+            clock_mhz: mhz(DeviceAttribute::CLOCK_RATE),
+            memory_clock_mhz: mhz(DeviceAttribute::MEMORY_CLOCK_RATE),
+            cuda: device.driver().version().to_string(),
+            driver: std::fs::read_to_string(MODULE_RELEASE).ok().map(|r| r.trim().to_owned()),
+            date: date(seconds),
+            commit: commit(),
+            command: format!("xtask {}", words.join(" ")),
+            repetitions,
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn example() -> Self {
+        Self {
+            device: "GPU".to_owned(),
+            compute_capability: "9.0".to_owned(),
+            multiprocessors: 132,
+            l2_bytes: 50 << 20,
+            total_memory: 1 << 30,
+            clock_mhz: Some(1980),
+            memory_clock_mhz: None,
+            cuda: "13.0".to_owned(),
+            driver: Some("580.1".to_owned()),
+            date: "2025-01-01".to_owned(),
+            commit: "unknown".to_owned(),
+            command: "xtask bench".to_owned(),
+            repetitions: 31,
+        }
+    }
+}
+
+impl fmt::Display for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "device      {}, compute capability {}, {} SMs, {} MiB L2, {:.1} GiB",
+            self.device,
+            self.compute_capability,
+            self.multiprocessors,
+            self.l2_bytes >> 20,
+            self.total_memory as f64 / f64::from(1 << 30),
+        )?;
+        let clocks = [("multiprocessors", self.clock_mhz), ("memory", self.memory_clock_mhz)];
+        let known = clocks.iter().filter_map(|(what, mhz)| Some(format!("{what} {} MHz", (*mhz)?)));
+        let known: Vec<String> = known.collect();
+        if !known.is_empty() {
+            writeln!(f, "clocks      at most: {}", known.join(", "))?;
+        }
+        write!(f, "driver      for CUDA {}", self.cuda)?;
+        if let Some(release) = &self.driver {
+            write!(f, ", release {release}")?;
+        }
+        writeln!(f, "\ndate        {}", self.date)?;
+        writeln!(f, "commit      {}", self.commit)?;
+        writeln!(f, "command     {}, {} repetitions", self.command, self.repetitions)
+    }
+}
+
+/// What is known of the commit: what the environment says, what the bundle around this executable says, what was said when it
+/// was built.
+fn commit() -> String {
+    let said = std::env::var(COMMIT_VARIABLE).ok();
+    let bundled = || {
+        let executable = std::env::current_exe().ok()?;
+        let table = std::fs::read_to_string(bundle_table(&executable)?).ok()?;
+        commit_of(&table)
+    };
+    said.filter(|commit| !commit.is_empty())
+        .or_else(bundled)
+        .or_else(|| option_env!("KASMINA_COMMIT").map(str::to_owned))
+        .filter(|commit| !commit.is_empty())
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Where the table of a bundle lies whose `bin` holds the executable.
+fn bundle_table(executable: &Path) -> Option<std::path::PathBuf> {
+    Some(executable.parent()?.parent()?.join("bundle.tsv"))
+}
+
+fn commit_of(table: &str) -> Option<String> {
+    let commit = table.lines().find_map(|line| line.strip_prefix("commit\t"))?;
+    (!commit.is_empty()).then(|| commit.to_owned())
+}
+
+/// The day of a time in seconds since 1970, in the Gregorian calendar; by H. Hinnant's `civil_from_days`.
+fn date(seconds: u64) -> String {
+    // Days since the first of March of the year 0: years then end with their leap day.
+    let days = seconds / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    format!("{:04}-{month:02}-{day:02}", era * 400 + year + later)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_have_their_dates() {
+        for (seconds, expected) in [
+            (0, "1970-01-01"),
+            (951_782_399, "2000-02-28"),
+            (951_782_400, "2000-02-29"),
+            (951_868_800, "2000-03-01"),
+            (1_709_164_800, "2024-02-29"),
+            (1_735_689_599, "2024-12-31"),
+            (4_107_542_400, "2100-03-01"),
+        ] {
+            assert_eq!(date(seconds), expected, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn the_commit_of_a_bundle_is_found() {
+        assert_eq!(commit_of("format\t1\ncommit\tabc-dirty\n"), Some("abc-dirty".to_owned()));
+        assert_eq!(commit_of("format\t1\ncommit\t\n"), None);
+        assert_eq!(commit_of(""), None);
+        let table = bundle_table(Path::new("/b/bin/xtask"));
+        assert_eq!(table.as_deref(), Some(Path::new("/b/bundle.tsv")));
+    }
+
+    #[test]
+    fn clocks_that_are_not_known_are_left_out() {
+        let text = Header::example().to_string();
+        assert!(text.contains("at most: multiprocessors 1980 MHz\n"), "{text}");
+        let silent = Header { clock_mhz: None, ..Header::example() };
+        assert!(!silent.to_string().contains("clocks"));
+    }
+}

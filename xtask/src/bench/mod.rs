@@ -1,0 +1,168 @@
+//! `cargo xtask bench`: how fast the layer's passes are on a GPU, each beside what that GPU can do at best in the same run.
+//!
+//! [`case`] says what is measured, [`buffers`] keep the cache cold, [`clock`] times, [`measure`](mod@measure) runs, and
+//! [`report`] shows it.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use half::{bf16, f16};
+use kasmina_core::cuda::CudaError;
+use kasmina_core::{DType, Device, DeviceRequest};
+use kasmina_sys::Stream;
+
+pub mod buffers;
+pub mod case;
+pub mod clock;
+pub mod header;
+pub mod measure;
+pub mod report;
+pub mod summary;
+
+use case::Case;
+use clock::Clock;
+use header::Header;
+use measure::Bench;
+use report::{Report, SCHEMA};
+
+/// Times of every case: an odd number, so that the median is one of them.
+const REPETITIONS: usize = 101;
+const QUICK_REPETITIONS: usize = 31;
+
+/// Arguments of `cargo xtask bench`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only 8192×8192 and 32×768 with chunks of 64, and fewer repetitions
+    #[arg(long)]
+    quick: bool,
+    /// Only lines whose names have every word of TEXT, such as "backward bf16" or "8192x8192"
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Write all numbers to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// The GPU's number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    device: u32,
+}
+
+/// Why nothing was measured, or not written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BenchError {
+    /// There is no GPU on which the kernels run.
+    #[error("there is no GPU to measure: {0}")]
+    NoGpu(String),
+    /// No line has the words.
+    #[error("no line has all words of {0:?}; there are {1} lines, such as {2:?}")]
+    Nothing(String, usize, String),
+    /// The device failed.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
+    /// A file or the output cannot be written.
+    #[error("{path} cannot be written: {source}")]
+    Output {
+        /// Which.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Runs the command: 0 where everything was measured, 2 where there is no GPU, 1 otherwise.
+#[must_use]
+pub fn main(args: &Args) -> ExitCode {
+    match run(args, &mut io::stdout().lock()) {
+        Ok(report) if report.failed() == 0 => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(if matches!(error, BenchError::NoGpu(_)) { 2 } else { 1 })
+        }
+    }
+}
+
+/// Measures, writes the table to `out`, and the numbers to the file that was asked for. Lines that fail are part of the report.
+///
+/// # Errors
+/// See [`BenchError`].
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<Report, BenchError> {
+    let cases = choose(args)?;
+    let report = measure(args, &cases)?;
+    // Before the table: a closed pipe must not cost the numbers.
+    if let Some(path) = &args.json {
+        let failed = output_error(path);
+        let text = serde_json::to_string_pretty(&report).map_err(|e| failed(e.into()))?;
+        fs::write(path, text + "\n").map_err(failed)?;
+    }
+    report.write(out).map_err(output_error("the table".as_ref()))?;
+    Ok(report)
+}
+
+fn choose(args: &Args) -> Result<Vec<Case>, BenchError> {
+    let cases = case::cases(args.quick, args.only.as_deref());
+    if cases.is_empty() {
+        let all = case::cases(args.quick, None);
+        let text = args.only.clone().unwrap_or_default();
+        let example = all.first().map(ToString::to_string).unwrap_or_default();
+        return Err(BenchError::Nothing(text, all.len(), example));
+    }
+    Ok(cases)
+}
+
+fn measure(args: &Args, cases: &[Case]) -> Result<Report, BenchError> {
+    let missing = |reason: &dyn std::fmt::Display| BenchError::NoGpu(reason.to_string());
+    let device = Device::select(DeviceRequest::Cuda(args.device)).map_err(|e| missing(&e))?.device;
+    let engine = device.engine()?.ok_or_else(|| missing(&device))?;
+    if let Some(path) = &args.json {
+        // Now rather than after minutes of measuring.
+        OpenOptions::new().append(true).create(true).open(path).map_err(output_error(path))?;
+    }
+    let repetitions = if args.quick { QUICK_REPETITIONS } else { REPETITIONS };
+    let on = engine.context().device();
+    let header = Header::of(on, repetitions).map_err(CudaError::from)?;
+    let stream = Stream::new(engine.context()).map_err(CudaError::from)?;
+    let clock = Clock::new(&stream, repetitions)?;
+    let bench = Bench::new(engine, clock, header.l2_bytes.into());
+    let mut report = Report { schema: SCHEMA, header, ceilings: Vec::new(), rows: Vec::new() };
+    for group in cases.chunk_by(|a, b| a.matrices == b.matrices) {
+        let Some(matrices) = group.first().map(|case| case.matrices) else { continue };
+        eprintln!("{matrices}: {} lines", group.len());
+        let mut measured = match matrices.dtype {
+            DType::F32 => bench.group::<f32>(matrices, group),
+            DType::F16 => bench.group::<f16>(matrices, group),
+            DType::Bf16 => bench.group::<bf16>(matrices, group),
+        };
+        report.ceilings.append(&mut measured.ceilings);
+        report.rows.append(&mut measured.rows);
+        if measured.lost {
+            // The lines after it are not there, and the run is a failure by those that are.
+            eprintln!("the device is lost; nothing more can be measured");
+            break;
+        }
+    }
+    Ok(report)
+}
+
+fn output_error(path: &Path) -> impl Fn(io::Error) -> BenchError {
+    let path = path.display().to_string();
+    move |source| BenchError::Output { path: path.clone(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(only: Option<&str>) -> Args {
+        Args { quick: true, only: only.map(str::to_owned), json: None, device: 0 }
+    }
+
+    #[test]
+    fn words_that_no_line_has_are_an_error_that_shows_a_line() {
+        let error = choose(&args(Some("sideways"))).expect_err("no line has it").to_string();
+        assert!(error.contains("\"sideways\"") && error.contains("8192×8192 f32"), "{error}");
+        assert!(choose(&args(Some("step"))).is_ok_and(|cases| cases.len() == 4));
+    }
+}

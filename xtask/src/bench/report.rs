@@ -1,0 +1,306 @@
+//! What was measured, as a table and as JSON.
+
+use std::io::{self, Write};
+
+use comfy_table::{CellAlignment, Table, TableComponent, presets};
+use serde::Serialize;
+
+use super::buffers::Count;
+use super::case::{Case, Ceiling, Matrices};
+use super::header::Header;
+use super::summary::{Summary, Timing, terabytes_per_second};
+
+/// Of the JSON: a key that goes or means something else counts it up, a new key does not.
+pub const SCHEMA: u32 = 1;
+
+/// A whole run.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Where and how.
+    pub header: Header,
+    /// One a shape, type and kind that was needed.
+    pub ceilings: Vec<CeilingRow>,
+    /// One a case.
+    pub rows: Vec<Row>,
+}
+
+/// A ceiling.
+#[derive(Clone, Debug, Serialize)]
+pub struct CeilingRow {
+    /// Which.
+    pub kind: Ceiling,
+    /// Of which matrices.
+    #[serde(flatten)]
+    pub matrices: Matrices,
+    /// Bytes read and written.
+    pub bytes: u64,
+    /// Blocks of the grid that was best; `None` for the driver's copy.
+    pub blocks: Option<u32>,
+    /// The times.
+    pub timing: Timing,
+    /// What is shown of them.
+    pub summary: Option<Summary>,
+}
+
+/// A case and what became of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Which.
+    #[serde(flatten)]
+    pub case: Case,
+    /// The numbers, or why there are none.
+    pub outcome: Result<Measured, String>,
+}
+
+/// The numbers of a case.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Measured {
+    /// Bytes read and written, as [`Case::bytes`] counts them.
+    pub bytes: u64,
+    /// The times.
+    pub timing: Timing,
+    /// What is shown of them.
+    pub summary: Option<Summary>,
+    /// 10¹² bytes a second at the median time.
+    pub terabytes_per_second: f64,
+    /// Of the ceiling's bytes a second.
+    pub percent: f64,
+    /// Sets of matrices that were gone round.
+    pub sets: usize,
+    /// Whether they were enough for a cold second-level cache; else the device's memory was too small for them.
+    pub cold_cache: bool,
+    /// The kernels of the streaming passes; `copy` where the driver's did it.
+    pub kernels: Vec<String>,
+}
+
+impl CeilingRow {
+    /// A ceiling from its times.
+    #[must_use]
+    pub fn new(kind: Ceiling, matrices: Matrices, timing: Timing, blocks: Option<u32>) -> Self {
+        let (bytes, summary) = (kind.bytes(&matrices), timing.summary());
+        Self { kind, matrices, bytes, blocks, timing, summary }
+    }
+
+    /// At the median time; 0 where nothing was timed.
+    #[must_use]
+    pub fn bytes_per_millisecond(&self) -> f64 {
+        self.summary.map_or(0.0, |summary| self.bytes as f64 / summary.median)
+    }
+}
+
+impl Row {
+    /// A case that could not be measured.
+    #[must_use]
+    pub fn failed(case: Case, why: &str) -> Self {
+        Self { case, outcome: Err(why.to_owned()) }
+    }
+}
+
+impl Measured {
+    /// The numbers of a case that moves `bytes`, beside a ceiling in bytes a millisecond.
+    #[must_use]
+    pub fn new(
+        bytes: u64,
+        timing: Timing,
+        ceiling: f64,
+        sets: Count,
+        kernels: Vec<String>,
+    ) -> Self {
+        let summary = timing.summary();
+        let median = summary.map_or(f64::NAN, |summary| summary.median);
+        let percent = 100.0 * bytes as f64 / median / ceiling;
+        let terabytes_per_second = terabytes_per_second(bytes, median);
+        Self {
+            bytes,
+            timing,
+            summary,
+            terabytes_per_second,
+            percent,
+            sets: sets.sets,
+            cold_cache: sets.cold,
+            kernels,
+        }
+    }
+}
+
+const COLUMNS: [&str; 11] = [
+    "pass",
+    "seeds",
+    "rows×hidden",
+    "dtype",
+    "chunk",
+    "median µs",
+    "p10 µs",
+    "p90 µs",
+    "TB/s",
+    "% of ceiling",
+    "timed together",
+];
+/// The first column of numbers.
+const NUMBERS: usize = 4;
+
+impl Report {
+    /// Cases that could not be measured.
+    #[must_use]
+    pub fn failed(&self) -> usize {
+        self.rows.iter().filter(|row| row.outcome.is_err()).count()
+    }
+
+    /// Writes where and how it was measured, the table, and what failed.
+    ///
+    /// # Errors
+    /// When `out` does.
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        write!(out, "{}", self.header)?;
+        writeln!(out, "{}", self.table())?;
+        writeln!(
+            out,
+            "bytes: forward x and y; backward g and grad_x, and x where gradients need it; a step both; parameters not counted"
+        )?;
+        writeln!(
+            out,
+            "timed together: launches in a row whose time was divided by their number, where one is under 20 µs"
+        )?;
+        for row in &self.rows {
+            match &row.outcome {
+                Err(why) => writeln!(out, "FAILED {}: {why}", row.case)?,
+                Ok(measured) if !measured.cold_cache => {
+                    let Measured { sets, .. } = measured;
+                    writeln!(out, "maybe warm {}: only {sets} sets of matrices fit", row.case)?;
+                }
+                Ok(_) => {}
+            }
+        }
+        let failed = self.failed();
+        writeln!(out, "{} measured, {failed} failed", self.rows.len() - failed)
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+        // A rule under the header only, as in the other tables of these commands.
+        table.remove_style(TableComponent::HorizontalLines);
+        table.remove_style(TableComponent::MiddleIntersections);
+        table.set_header(COLUMNS);
+        let mut shown: Option<Matrices> = None;
+        for row in &self.rows {
+            let matrices = row.case.matrices;
+            // Ceilings stand before the first case of their matrices.
+            if shown.replace(matrices) != Some(matrices) {
+                let of = self.ceilings.iter().filter(|ceiling| ceiling.matrices == matrices);
+                for ceiling in of {
+                    table.add_row(ceiling_cells(ceiling));
+                }
+            }
+            table.add_row(cells(row));
+        }
+        for right in NUMBERS..COLUMNS.len() {
+            if let Some(column) = table.column_mut(right) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        table
+    }
+}
+
+fn cells(row: &Row) -> Vec<String> {
+    let Case { work, seeds, chunk, matrices } = row.case;
+    let mut cells = vec![work.to_string(), seeds.to_string()];
+    cells.extend([shape(&matrices), matrices.dtype.to_string(), chunk.to_string()]);
+    match &row.outcome {
+        Err(_) => cells.push("FAILED".to_owned()),
+        Ok(measured) => {
+            cells.extend(times(measured.summary));
+            cells.push(format!("{:.3}", measured.terabytes_per_second));
+            cells.push(format!("{:.1} of {}", measured.percent, row.case.ceiling()));
+            cells.push(measured.timing.launches.to_string());
+        }
+    }
+    cells
+}
+
+fn ceiling_cells(row: &CeilingRow) -> Vec<String> {
+    let mut cells = vec![row.kind.to_string(), "-".to_owned(), shape(&row.matrices)];
+    cells.extend([row.matrices.dtype.to_string(), "-".to_owned()]);
+    cells.extend(times(row.summary));
+    cells.push(format!("{:.3}", row.bytes_per_millisecond() / 1e9));
+    cells.push("ceiling".to_owned());
+    cells.push(row.timing.launches.to_string());
+    cells
+}
+
+fn shape(matrices: &Matrices) -> String {
+    format!("{}×{}", matrices.rows, matrices.hidden)
+}
+
+fn times(summary: Option<Summary>) -> [String; 3] {
+    let text = |of: fn(&Summary) -> f64| {
+        summary.as_ref().map_or_else(|| "-".to_owned(), |s| format!("{:.2}", 1e3 * of(s)))
+    };
+    [text(|s| s.median), text(|s| s.p10), text(|s| s.p90)]
+}
+
+#[cfg(test)]
+mod tests {
+    use kasmina_core::DType;
+
+    use super::super::case::{Seeds, Work};
+    use super::*;
+
+    fn report() -> Report {
+        let matrices = Matrices { rows: 1000, hidden: 1000, dtype: DType::F32 };
+        let timing = |ms: f64, launches| Timing { milliseconds: vec![ms; 31], launches };
+        let ceiling = CeilingRow::new(Ceiling::Copy, matrices, timing(0.002, 20), None);
+        let case = Case { work: Work::Forward, seeds: Seeds::Dormant, chunk: 16, matrices };
+        let bytes = case.bytes().expect("it fits");
+        let rate = ceiling.bytes_per_millisecond();
+        let sets = Count { sets: 9, cold: true };
+        let kernels = vec!["copy".to_owned()];
+        let measured = Measured::new(bytes, timing(0.0025, 20), rate, sets, kernels);
+        let rows = vec![
+            Row { case, outcome: Ok(measured) },
+            Row::failed(Case { chunk: 64, ..case }, "no memory"),
+        ];
+        Report { schema: SCHEMA, header: Header::example(), ceilings: vec![ceiling], rows }
+    }
+
+    #[test]
+    fn the_table_has_the_ceiling_first_and_percent_of_it() {
+        let mut out = Vec::new();
+        report().write(&mut out).expect("it can be written");
+        let text = String::from_utf8(out).expect("it is text");
+        let line = |start: &str| -> Vec<String> {
+            let line = text.lines().find(|line| line.trim_start().starts_with(start));
+            line.expect(start).split_whitespace().map(str::to_owned).collect()
+        };
+        assert_eq!(
+            line("device copy").join(" "),
+            "device copy - 1000×1000 f32 - 2.00 2.00 2.00 4.000 ceiling 20"
+        );
+        assert_eq!(
+            line("forward").join(" "),
+            "forward dormant 1000×1000 f32 16 2.50 2.50 2.50 3.200 80.0 of device copy 20"
+        );
+        assert!(text.contains("FAILED forward, dormant, 1000×1000 f32, chunk 64: no memory"));
+        assert!(text.ends_with("1 measured, 1 failed\n"));
+        let ceiling = text.find("device copy").expect("the ceiling");
+        assert!(ceiling < text.find("forward   ").expect("the case"), "{text}");
+    }
+
+    #[test]
+    fn the_json_has_every_number() {
+        let json = serde_json::to_value(report()).expect("it is JSON");
+        let row = &json["rows"][0];
+        assert_eq!(row["work"], "forward");
+        assert_eq!(row["seeds"], "dormant");
+        assert_eq!((&row["rows"], &row["dtype"]), (&1000.into(), &"f32".into()));
+        let measured = &row["outcome"]["Ok"];
+        assert_eq!(measured["timing"]["milliseconds"].as_array().map(Vec::len), Some(31));
+        assert_eq!(measured["bytes"], 8_000_000);
+        assert_eq!(json["rows"][1]["outcome"]["Err"], "no memory");
+        assert_eq!(json["ceilings"][0]["kind"], "copy");
+        assert_eq!(json["header"]["multiprocessors"], 132);
+    }
+}
