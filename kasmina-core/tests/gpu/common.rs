@@ -43,6 +43,11 @@ impl Draw {
         z ^ z >> 31
     }
 
+    /// Less than `n`, or 0.
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+
     /// In (−1, 1).
     pub(crate) fn unit(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0

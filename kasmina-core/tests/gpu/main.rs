@@ -12,6 +12,7 @@ mod reference;
 mod seeds;
 mod stencil;
 mod tuning;
+mod whole_input;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         seeds::TESTS,
         stencil::TESTS,
         tuning::TESTS,
+        whole_input::TESTS,
     ]
     .concat();
     kasmina_gpu_test::main("kasmina-core", &KERNELS, &tests)

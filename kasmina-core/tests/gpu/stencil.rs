@@ -14,6 +14,8 @@ use kasmina_gpu_test::{Body, Cases, Failed, ensure};
 use kasmina_sys::{Device, DeviceBuffer, Stream};
 use proptest::prelude::*;
 
+use crate::common::Draw;
+
 pub(crate) const TESTS: &[(&str, Body)] = &[
     ("filters_are_the_cpus_bit_for_bit_and_their_gradients_close", random_filters),
     ("filters_of_wide_chunks_of_every_tap_count_and_type", wide_chunks),
@@ -130,38 +132,6 @@ fn run_any(engine: &Arc<Engine>, case: &Case) -> Result<(), Failed> {
         0 => run::<f32>(engine, case),
         1 => run::<f16>(engine, case),
         _ => run::<bf16>(engine, case),
-    }
-}
-
-/// A small generator, so that a case is its numbers alone.
-struct Draw(u64);
-
-impl Draw {
-    fn next(&mut self) -> u64 {
-        // Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    /// In (−1, 1).
-    fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-
-    fn value(&mut self, wild: bool) -> f32 {
-        match self.next() % 64 {
-            0 if wild => f32::NAN,
-            1 if wild => f32::INFINITY,
-            2 if wild => f32::NEG_INFINITY,
-            3 if wild => 3e7,
-            4 if wild => -1e-30,
-            5 => 0.0,
-            6 => -0.0,
-            _ => self.unit() * 3.0,
-        }
     }
 }
 
