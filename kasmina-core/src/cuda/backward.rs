@@ -340,7 +340,9 @@ pub(super) fn needs(variant: &BackwardVariant) -> Needs {
         _ => (Tuning::BACKWARD, Tuning::PLAIN),
     };
     let (fewest, tuning) = match variant.path {
-        LoadPath::TensorMap | LoadPath::Bulk => (2, bulk),
+        LoadPath::TensorMap => (2, bulk),
+        // Row by row, so long rows: 4 KiB, as tuning found.
+        LoadPath::Bulk => (2, Tuning { packets: WORKERS, threads: WORKERS / 2, ..bulk }),
         LoadPath::CpAsync => (3, plain),
         LoadPath::Vector16 | LoadPath::Scalar => (1, plain),
     };
