@@ -20,8 +20,7 @@ using namespace kasmina::stream;
         KASMINA_WITH_TMA(forward_bulk<T, Telemetry::telemetry, Mode::mode, false>(nullptr, nullptr, p));           \
     }
 
-// `blocks` of these run on a multiprocessor at once: two, but one of 16-bit kernels that compute or count by columns, whose
-// registers would not suffice. One block has 32 KiB under way.
+// `blocks` of these run on a multiprocessor at once, as `ForwardVariant::blocks` says.
 #define KASMINA_FORWARD_DIRECT(name, T, telemetry, mode, aligned, blocks)                                           \
     extern "C" __global__ void __launch_bounds__(kWorkers, blocks) name(const __grid_constant__ ForwardParams p)   \
     {                                                                                                              \

@@ -316,7 +316,7 @@ __device__ __forceinline__ void backward_direct(const BackwardParams& p)
 }
 
 // 16-byte asynchronous copies into shared memory, each thread for itself: it waits for its own copies only, so there is no
-// barrier. Three blocks of rows are under way while one is worked on.
+// barrier. Of kAsyncPairs blocks of rows, one is worked on while the others are under way.
 template <class T, Telemetry kTelemetry>
 __device__ __forceinline__ void backward_async(const BackwardParams& p)
 {

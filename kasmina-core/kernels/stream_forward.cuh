@@ -203,7 +203,7 @@ __device__ __forceinline__ void forward_bulk(const tma::TensorMap* x_map, const 
 
 #endif  // KASMINA_TMA_AVAILABLE
 
-// Plain loads, a block of rows at once; three blocks on a multiprocessor keep the memory busy in turn.
+// Plain loads, a block of rows at once; where two blocks fit on a multiprocessor they keep the memory busy in turn.
 // kAligned: packets of 16 bytes; else element by element, whatever the alignment.
 template <class T, Telemetry kTelemetry, Mode kMode, bool kAligned>
 __device__ __forceinline__ void forward_direct(const ForwardParams& p)
@@ -267,7 +267,7 @@ __device__ __forceinline__ void forward_direct(const ForwardParams& p)
 }
 
 // 16-byte asynchronous copies into shared memory, each thread for itself: it waits for its own copies only, so there is no
-// barrier. Four blocks of rows are under way while one is worked on.
+// barrier. Of kAsyncStages blocks of rows, one is worked on while the others are under way.
 template <class T, Telemetry kTelemetry, Mode kMode>
 __device__ __forceinline__ void forward_async(const ForwardParams& p)
 {

@@ -2,7 +2,7 @@
 //
 // Columns are cut into tiles of whole 16-byte packets. `groups` blocks share a tile; block g takes the row blocks g, g + groups,
 // g + 2·groups, …, so that at any time the blocks together read neighbouring rows: one region of memory, as a copy does. (On an
-// H200 a contiguous range of rows for each block reached 0.89 of a device copy, this 0.95.) In a block a thread keeps its packet
+// H200, in a first sketch, a contiguous range of rows for each block reached 0.89 of a device copy where this reached 0.95.) In a block a thread keeps its packet
 // of columns for good, so statistics and sums stay in registers and leave the block once.
 #pragma once
 

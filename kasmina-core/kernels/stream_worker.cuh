@@ -113,7 +113,8 @@ public:
         }
     }
 
-    // Counts what was seen into the block's accumulators, once. Called by all kWorkers threads; `active` ones have a packet. `scratch` has room for [row_lanes][tile_packets][kUnits] records.
+    // Counts what was seen into the block's accumulators, once. Called by all kWorkers threads; `active` ones have a packet.
+    // `scratch` has room for [row_lanes][tile_packets][kUnits] records.
     __device__ __forceinline__ void flush(const ForwardParams& p, uint32_t tile, uint32_t group, bool active, ChunkStats* scratch,
                                           const Rest& rest)
     {
