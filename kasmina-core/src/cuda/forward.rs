@@ -207,7 +207,7 @@ impl Streams {
         side("the number of rows", rows)?;
         let computes = self.columns.any(COMPUTE);
         let counting = loading::counting(&self.columns, T::DTYPE, options.measured);
-        let views = [view(&x), view(&y)];
+        let views = [x.view(), y.view()];
         let path = loading::select(&self.columns.engine, T::DTYPE, &views, options.path)?;
         if rows == 0 {
             return Ok(self.idle(path));
@@ -357,7 +357,7 @@ impl Streams {
         matrix: &DeviceMatRef<'_, T>,
         geometry: &Geometry,
     ) -> Result<TensorMap, CudaError> {
-        let map = loading::tile_map(T::DTYPE, view(matrix), geometry)?;
+        let map = loading::tile_map(T::DTYPE, matrix.view(), geometry)?;
         let bound = match matrix.data().watch() {
             Some(_) => self.columns.engine.maps().get(matrix.data(), &map)?,
             // Nobody tells when memory of someone else's goes, so its maps are made anew each time.
@@ -401,17 +401,6 @@ pub(super) fn side(what: &'static str, value: usize) -> Result<(), CudaError> {
         return Ok(());
     }
     Err(CudaError::TooLarge { what, value, limit: MAX_SIDE })
-}
-
-/// The matrix as the load ladder and the kernels see it; its sides have been checked.
-pub(super) fn view<T: Element>(matrix: &DeviceMatRef<'_, T>) -> View {
-    let (rows, columns) = matrix.shape();
-    View {
-        address: matrix.data().address(),
-        pitch: (matrix.row_stride() * size_of::<T>()) as u64,
-        rows: rows as u32,
-        columns: columns as u32,
-    }
 }
 
 /// The kernels' records in shared memory, one a thread and unit.

@@ -2,6 +2,7 @@
 
 use kasmina_sys::{DeviceSlice, DeviceSliceMut};
 
+use super::job::View;
 use crate::matrix::check_length;
 use crate::{Element, Result};
 
@@ -44,6 +45,16 @@ impl<'a, T: Element> DeviceMatRef<'a, T> {
     /// Elements from one row's start to the next.
     pub fn row_stride(&self) -> usize {
         self.row_stride
+    }
+
+    /// The matrix as the load ladder and the kernels see it. Whoever launches checks that its sides are at most 2³¹.
+    pub(super) fn view(&self) -> View {
+        View {
+            address: self.data.address(),
+            pitch: self.row_stride as u64 * size_of::<T>() as u64,
+            rows: self.rows as u32,
+            columns: self.columns as u32,
+        }
     }
 }
 

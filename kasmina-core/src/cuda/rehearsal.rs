@@ -7,7 +7,7 @@ use kasmina_sys::DeviceBuffer;
 
 use super::backward::{Backward, BackwardReport, BackwardViews};
 use super::error::CudaError;
-use super::forward::{Streams, side, view};
+use super::forward::{Streams, side};
 use super::job::{
     JobList, KIND_ATTENTION_HEAD, KIND_MLP_EXPANSION, KIND_RESIDUAL, ROLE_PATH,
     ROLE_RECONSTRUCTION, ROLE_STRAIGHT_THROUGH, SeedJob, SeedResult,
@@ -160,8 +160,8 @@ impl Streams {
             homes.extend([grad_y.data().home(), grad_x.data().home()]);
         }
         let views = BackwardViews {
-            x: view(&x),
-            gradients: gradients.as_ref().map(|(grad_y, grad_x)| (view(grad_y), view(grad_x))),
+            x: x.view(),
+            gradients: gradients.as_ref().map(|(grad_y, grad_x)| (grad_y.view(), grad_x.view())),
         };
         for home in &homes {
             self.columns.stream.join(home)?;

@@ -11,7 +11,7 @@ use super::columns::Columns;
 use super::engine::Engine;
 use super::job::{
     JobList, KIND_BOTTLENECK, KIND_DENSE, ROLE_PATH, ROLE_RECONSTRUCTION, ROLE_STRAIGHT_THROUGH,
-    SeedJob, SeedResult, View,
+    SeedJob, SeedResult,
 };
 use super::matrices::Matrices;
 use super::matrix::{DeviceMatMut, DeviceMatRef};
@@ -119,7 +119,7 @@ impl MatrixPasses {
     ) -> Result<(), CudaError> {
         let mut matrices = std::mem::take(&mut self.matrices);
         let outcome =
-            matrices.forward(&self.columns, T::DTYPE, self.jobs(), view(x), view(y.as_ref()));
+            matrices.forward(&self.columns, T::DTYPE, self.jobs(), x.view(), y.as_ref().view());
         self.matrices = matrices;
         outcome
     }
@@ -132,7 +132,7 @@ impl MatrixPasses {
         &mut self,
         x: &mut DeviceMatMut<'_, T>,
     ) -> Result<(), CudaError> {
-        let both = view(x.as_ref());
+        let both = x.as_ref().view();
         let mut matrices = std::mem::take(&mut self.matrices);
         let outcome = matrices.forward(&self.columns, T::DTYPE, self.jobs(), both, both);
         self.matrices = matrices;
@@ -148,8 +148,8 @@ impl MatrixPasses {
         x: DeviceMatRef<'_, T>,
         gradients: Option<(DeviceMatRef<'_, T>, &mut DeviceMatMut<'_, T>)>,
     ) -> Result<(), CudaError> {
-        let gradients = gradients.map(|(grad_y, grad_x)| (view(grad_y), view(grad_x.as_ref())));
-        let views = BackwardViews { x: view(x), gradients };
+        let gradients = gradients.map(|(grad_y, grad_x)| (grad_y.view(), grad_x.as_ref().view()));
+        let views = BackwardViews { x: x.view(), gradients };
         let mut matrices = std::mem::take(&mut self.matrices);
         let outcome = matrices.backward(&self.columns, T::DTYPE, self.jobs(), views);
         self.matrices = matrices;
@@ -181,15 +181,5 @@ impl MatrixPasses {
     /// As there.
     pub fn saturated(&self) -> Result<u64, CudaError> {
         Ok(self.columns.saturated.to_vec()?.first().copied().unwrap_or(0))
-    }
-}
-
-fn view<T: Element>(matrix: DeviceMatRef<'_, T>) -> View {
-    let (rows, columns) = matrix.shape();
-    View {
-        address: matrix.data().address(),
-        pitch: matrix.row_stride() as u64 * size_of::<T>() as u64,
-        rows: rows as u32,
-        columns: columns as u32,
     }
 }

@@ -12,7 +12,7 @@ use super::engine::Engine;
 use super::error::CudaError;
 use super::job::{
     JobList, KIND_ATTENTION_HEAD, KIND_BOTTLENECK, KIND_CONV_FILTER, KIND_DENSE,
-    KIND_MLP_EXPANSION, KIND_RESIDUAL, ROLE_PATH, SeedJob, SeedResult, View,
+    KIND_MLP_EXPANSION, KIND_RESIDUAL, ROLE_PATH, SeedJob, SeedResult,
 };
 use super::matrix::DeviceMatRef;
 use super::params::RawBounds;
@@ -134,7 +134,7 @@ impl SeedsDoor {
         let fixed = RawBounds { guarded: guarded.into(), epsilon, lower, upper };
         self.columns.stream.join(x.data().home())?;
         let scratch = &mut self.strict;
-        seeds::strict_bounds(&self.columns, scratch, T::DTYPE, view(x), fixed, sigmas)?;
+        seeds::strict_bounds(&self.columns, scratch, T::DTYPE, x.view(), fixed, sigmas)?;
         x.data().home().join(&self.columns.stream)?;
         let found = self.columns.bounds.to_vec()?;
         Ok(found.first().map(|raw| {
@@ -168,19 +168,9 @@ impl SeedsDoor {
         let out = histograms.slice_mut(first..first + self.columns.layout.seeds())?;
         stream.join(x.data().home())?;
         stream.join(out.home())?;
-        seeds::count_histograms(&self.columns, T::DTYPE, view(x), out.address())?;
+        seeds::count_histograms(&self.columns, T::DTYPE, x.view(), out.address())?;
         x.data().home().join(stream)?;
         Ok(out.home().join(stream)?)
-    }
-}
-
-fn view<T: Element>(x: DeviceMatRef<'_, T>) -> View {
-    let (rows, columns) = x.shape();
-    View {
-        address: x.data().address(),
-        pitch: (x.row_stride() * size_of::<T>()) as u64,
-        rows: rows as u32,
-        columns: columns as u32,
     }
 }
 

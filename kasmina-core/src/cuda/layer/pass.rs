@@ -80,7 +80,7 @@ impl CudaLayer {
         in_place: bool,
         watched: Option<&[Range<usize>]>,
     ) -> Result<(), CudaError> {
-        let (from, to) = (view(&x), view(&y));
+        let (from, to) = (x.view(), y.view());
         let dead_epsilon = self.state.telemetry.dead_epsilon;
         let forward = Forward { measured: watched.is_some(), dead_epsilon, path: self.forced };
         if from.rows == 0 {
@@ -125,8 +125,8 @@ impl CudaLayer {
         let grad_x = grad_x.as_ref();
         self.check_shapes(&[("x", &x), ("grad_y", &grad_y), ("grad_x", &grad_x)])?;
         let homes = [x.data().home(), grad_y.data().home(), grad_x.data().home()];
-        let gradients = Some((view(&grad_y), view(&grad_x)));
-        self.run_backward(T::DTYPE, BackwardViews { x: view(&x), gradients }, &homes, options)
+        let gradients = Some((grad_y.view(), grad_x.view()));
+        self.run_backward(T::DTYPE, BackwardViews { x: x.view(), gradients }, &homes, options)
     }
 
     /// Serves the [`Objective::Reconstruction`](crate::Objective::Reconstruction) of TRAINING seeds on `x` without a task loss;
@@ -136,7 +136,7 @@ impl CudaLayer {
     /// As [`CudaLayer::forward`].
     pub fn reconstruct<T: Element>(&mut self, x: DeviceMatRef<'_, T>) -> Result<(), CudaError> {
         self.check_shapes(&[("x", &x)])?;
-        let views = BackwardViews { x: view(&x), gradients: None };
+        let views = BackwardViews { x: x.view(), gradients: None };
         self.run_backward(T::DTYPE, views, &[x.data().home()], &ForwardOptions::new())
     }
 
@@ -292,15 +292,4 @@ fn is_filter(job: &SeedJob) -> bool {
 
 fn is_matrix(job: &SeedJob) -> bool {
     matches!(job.kind, KIND_BOTTLENECK | KIND_DENSE)
-}
-
-fn view<T: Element>(matrix: &DeviceMatRef<'_, T>) -> View {
-    let (rows, columns) = matrix.shape();
-    // Both are checked to be at most 2^31 before a view is used.
-    View {
-        address: matrix.data().address(),
-        pitch: matrix.row_stride() as u64 * size_of::<T>() as u64,
-        rows: rows as u32,
-        columns: columns as u32,
-    }
 }
