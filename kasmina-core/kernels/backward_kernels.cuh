@@ -7,7 +7,7 @@ using namespace kasmina;
 using namespace kasmina::stream;
 
 #define KASMINA_BACKWARD_BULK_TENSOR(name, T, telemetry)                                                            \
-    extern "C" __global__ void __launch_bounds__(kWorkers + 64, 1)                                                 \
+    extern "C" __global__ void __launch_bounds__(kBackwardBulkThreads<Telemetry::telemetry>, 1)                    \
         name(const __grid_constant__ tma::TensorMap x_map, const __grid_constant__ tma::TensorMap grad_y_map,      \
              const __grid_constant__ tma::TensorMap grad_x_map, const __grid_constant__ BackwardParams p)          \
     {                                                                                                              \
@@ -15,7 +15,8 @@ using namespace kasmina::stream;
     }
 
 #define KASMINA_BACKWARD_BULK(name, T, telemetry)                                                                   \
-    extern "C" __global__ void __launch_bounds__(kWorkers + 64, 1) name(const __grid_constant__ BackwardParams p)  \
+    extern "C" __global__ void __launch_bounds__(kBackwardBulkThreads<Telemetry::telemetry>, 1)                    \
+        name(const __grid_constant__ BackwardParams p)                                                             \
     {                                                                                                              \
         KASMINA_WITH_TMA(backward_bulk<T, Telemetry::telemetry, false>(nullptr, nullptr, nullptr, p));             \
     }

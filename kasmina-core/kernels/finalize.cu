@@ -17,6 +17,7 @@ constexpr uint32_t kParts = sizeof(ColumnTotals) / sizeof(double);
 
 struct FinalizeParams {
     const SeedJob* jobs;
+    const ColumnProgram* programs;  // [columns]
     ColumnTotals* sums;       // [groups][columns]; the merged ones take the first group's place
     uint64_t rows;
     uint32_t count;           // jobs
@@ -24,7 +25,7 @@ struct FinalizeParams {
     uint32_t groups;          // 0 where there were no rows
     uint32_t has_gradients;   // 0: only reconstructions are served
 };
-static_assert(sizeof(FinalizeParams) == 40, "as in Rust");
+static_assert(sizeof(FinalizeParams) == 48, "as in Rust");
 
 // The result of a butterfly is the same in every lane, since additions commute.
 template <class T, class Merge>
@@ -123,7 +124,7 @@ __device__ __forceinline__ void finalize(const Team& team, const FinalizeParams&
     if (reconstructs) {
         double squares = 0.0;
         for (uint32_t i = team.rank(); i < job.columns; i += team.size()) {
-            squares += sums[i].square;
+            squares += reconstruction_squares(p.programs[job.first_column + i], sums[i]);
         }
         squares = team.sum(squares);
         if (team.rank() == 0) {

@@ -7,7 +7,7 @@ using namespace kasmina;
 using namespace kasmina::stream;
 
 #define KASMINA_FORWARD_BULK_TENSOR(name, T, telemetry, mode)                                                       \
-    extern "C" __global__ void __launch_bounds__(kWorkers + 64, 1)                                                 \
+    extern "C" __global__ void __launch_bounds__(kForwardBulkThreads, 1)                                           \
         name(const __grid_constant__ tma::TensorMap x_map, const __grid_constant__ tma::TensorMap y_map,           \
              const __grid_constant__ ForwardParams p)                                                              \
     {                                                                                                              \
@@ -15,7 +15,8 @@ using namespace kasmina::stream;
     }
 
 #define KASMINA_FORWARD_BULK(name, T, telemetry, mode)                                                              \
-    extern "C" __global__ void __launch_bounds__(kWorkers + 64, 1) name(const __grid_constant__ ForwardParams p)   \
+    extern "C" __global__ void __launch_bounds__(kForwardBulkThreads, 1)                                           \
+        name(const __grid_constant__ ForwardParams p)                                                              \
     {                                                                                                              \
         KASMINA_WITH_TMA(forward_bulk<T, Telemetry::telemetry, Mode::mode, false>(nullptr, nullptr, p));           \
     }

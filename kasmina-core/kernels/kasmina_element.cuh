@@ -98,17 +98,20 @@ template <>
 struct Storage<f16> {
     static constexpr uint32_t kLanes = 8;
     static constexpr uint16_t kInfinityBits = 0x7c00;
+    static constexpr float kGreatest = 65504.0f;
 };
 
 template <>
 struct Storage<bf16> {
     static constexpr uint32_t kLanes = 8;
     static constexpr uint16_t kInfinityBits = 0x7f80;
+    static constexpr float kGreatest = 0x1.fep127f;
 };
 
 template <>
 struct Storage<float> {
     static constexpr uint32_t kLanes = 4;
+    static constexpr float kGreatest = 0x1.fffffep127f;
 };
 
 // One value; a finite one that overflows becomes the largest finite value and is added to `saturated`.
@@ -197,13 +200,22 @@ struct alignas(16) Packet {
     // Every lane from f32; what saturates is added to `saturated`.
     KASMINA_HD void put(const float (&x)[kLanes], uint32_t& saturated)
     {
-        if constexpr (kLanes == 4) {
-            KASMINA_UNROLL
-            for (uint32_t i = 0; i < 4; ++i) words[i] = bits_of(x[i]);
-        } else {
-            KASMINA_UNROLL
-            for (uint32_t i = 0; i < 4; ++i) words[i] = round_pair<T>(x[2 * i], x[2 * i + 1]);
+        put_within(x);
+        if constexpr (kLanes == 8) {
             if (any_infinite<T>(words)) saturate(x, saturated);
+        }
+    }
+
+    // Every lane from f32 of at most Storage<T>::kGreatest in magnitude, or NaN.
+    KASMINA_HD void put_within(const float (&x)[kLanes])
+    {
+        KASMINA_UNROLL
+        for (uint32_t i = 0; i < 4; ++i) {
+            if constexpr (kLanes == 4) {
+                words[i] = bits_of(x[i]);
+            } else {
+                words[i] = round_pair<T>(x[2 * i], x[2 * i + 1]);
+            }
         }
     }
 

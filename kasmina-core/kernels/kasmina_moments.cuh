@@ -58,9 +58,7 @@ struct ChunkBlock {
         }
     }
 
-    // For values whose extremes and dead elements are seen elsewhere.
-    KASMINA_HD void add_sums(float x, float pivot) { sums.add(x, pivot); }
-
+    // What was seen of values whose sums were added directly.
     KASMINA_HD void add_range(float lowest, float highest, float dead_elements)
     {
         low = minimum_number(low, lowest);
@@ -135,14 +133,21 @@ struct RunningChunk {
         }
     }
 
-    // All that was pushed, as a record. A zero extremum is +0.
-    KASMINA_HD ChunkStats finish(const ChunkStats& rest) const
+    // All that was merged, as a record. A zero extremum is +0.
+    KASMINA_HD ChunkStats finish() const
     {
         ChunkStats stats = ChunkStats::empty();
         stats.set_moments(moments.finish());
         stats.dead = dead;
         stats.min = add_rn(low, 0.0f);
         stats.max = add_rn(high, 0.0f);
+        return stats;
+    }
+
+    // The same with what was refused.
+    KASMINA_HD ChunkStats finish(const ChunkStats& rest) const
+    {
+        ChunkStats stats = finish();
         stats.merge(rest);
         return stats;
     }
@@ -222,13 +227,19 @@ struct RunningGradient {
         }
     }
 
-    KASMINA_HD GradientStats finish(const GradientStats& rest) const
+    KASMINA_HD GradientStats finish() const
     {
         GradientStats stats = GradientStats::empty();
         const Moments all = moments.finish();
         stats.set_moments(all);
         stats.max_abs = max_abs;
         stats.sum_squares = all.sum_squares();
+        return stats;
+    }
+
+    KASMINA_HD GradientStats finish(const GradientStats& rest) const
+    {
+        GradientStats stats = finish();
         stats.merge(rest);
         return stats;
     }

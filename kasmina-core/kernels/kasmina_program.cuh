@@ -63,16 +63,26 @@ struct Reach {
         offset = maximum(offset, fabsf(program.bias));
     }
 
-    // Whether neither a value of at most `greatest` in magnitude nor what the programs make of it can leave the bounds, so that
-    // `FlushOnly` gives the bits of `Guards<true>`. A NaN or an infinity among the values makes `greatest` one.
-    KASMINA_HD bool stays_within(const Bounds& bounds, float greatest) const
+    // The greatest magnitude up to which neither a value nor what the programs make of it exceeds `limit`, so that where `limit`
+    // is that of the bounds, `FlushOnly` gives the bits of `Guards<true>`; negative or a NaN where there is none. Compare by ≤:
+    // values are to have a greatest magnitude of NaN or infinity if one of them is not finite.
+    KASMINA_HD float allowed(float limit) const
     {
-        const float limit = minimum_number(bounds.upper, -bounds.lower);
-        // Two roundings of the value and three of this are less than 2^-20.
-        const float most = fmaf(greatest, gain, offset) * 1.000001f;
-        // At a bound of 0 the clamp also takes the sign off a zero.
-        return (greatest <= limit) & (most <= limit) & (greatest < kInfinity) & (limit > 0.0f);
+        // (limit − offset) / gain, less what all roundings together can add. A NaN among the programs stays.
+        const float most = (limit * 0.999999f - offset) / gain * 0.999999f;
+        return minimum(gain == 0.0f ? (offset <= limit ? limit : -1.0f) : most, minimum(limit, kGreatestFinite));
     }
+
+    // How far from 0 nothing is clamped. Nowhere with a bound of 0, where the clamp also takes the sign off a zero, or one so
+    // small that roundings are not small beside it.
+    KASMINA_HD static float limit(const Bounds& bounds)
+    {
+        const float symmetric = minimum_number(bounds.upper, -bounds.lower);
+        return symmetric >= 1e-30f ? symmetric : -1.0f;
+    }
+
+private:
+    static constexpr float kGreatestFinite = 0x1.fffffep127f;
 };
 
 // What backward does with a program.
@@ -129,22 +139,26 @@ struct ColumnSums {
     float g;
     float gx;
     float gx_on;
-    // Σ (T(x) − x)², for a reconstruction.
-    float square;
 
-    KASMINA_HD static ColumnSums zero() { return {0.0f, 0.0f, 0.0f, 0.0f}; }
+    KASMINA_HD static ColumnSums zero() { return {0.0f, 0.0f, 0.0f}; }
 
-    template <bool Squares>
-    KASMINA_HD void add(const BackwardStep& step)
+    // The masked gradient (or T(x) − x), the guarded x, and whether it is on.
+    KASMINA_HD void add(float masked, float v, bool on)
     {
-        g += step.masked;
-        gx = fmaf(step.masked, step.v, gx);
-        if (step.on) gx_on = fmaf(step.masked, step.v, gx_on);
-        if constexpr (Squares) square = fmaf(step.masked, step.masked, square);
+        g += masked;
+        gx = fmaf(masked, v, gx);
+        if (on) gx_on = fmaf(masked, v, gx_on);
     }
 
-    // For programs without x.
     KASMINA_HD void add_gradient(float masked) { g += masked; }
+
+    // The other two of a finite gradient and an x with the sign of the polarity: where that is not positive, the product with 0 is
+    // added, which takes no condition.
+    KASMINA_HD void add_products(float masked, float u)
+    {
+        gx = fmaf(masked, u, gx);
+        gx_on = fmaf(masked, maximum_number(u, 0.0f), gx_on);
+    }
 };
 
 // The sums of one column in the form in which they leave a block. Neutral element: zero(). Merge in a fixed order.
@@ -152,9 +166,8 @@ struct ColumnTotals {
     double g;
     double gx;
     double gx_on;
-    double square;
 
-    KASMINA_HD static ColumnTotals zero() { return {0.0, 0.0, 0.0, 0.0}; }
+    KASMINA_HD static ColumnTotals zero() { return {0.0, 0.0, 0.0}; }
 
     // Takes the sums of some rows and starts them anew.
     KASMINA_HD void fold(ColumnSums& sums)
@@ -162,7 +175,6 @@ struct ColumnTotals {
         g += static_cast<double>(sums.g);
         gx += static_cast<double>(sums.gx);
         gx_on += static_cast<double>(sums.gx_on);
-        square += static_cast<double>(sums.square);
         sums = ColumnSums::zero();
     }
 
@@ -171,8 +183,18 @@ struct ColumnTotals {
         g += other.g;
         gx += other.gx;
         gx_on += other.gx_on;
-        square += other.square;
     }
 };
+
+// Σ (T(x) − x)² of a column whose totals are those of a reconstruction: with m = T(v) − v = v·(factor − 1) + bias it is
+// Σ m·v·(factor − 1) + bias·Σ m, so it needs no sum of its own. Lowered training branches have either no bias or a factor of 1,
+// so the terms do not cancel.
+KASMINA_HD double reconstruction_squares(const ColumnProgram& program, const ColumnTotals& totals)
+{
+    const double on = static_cast<double>(program.on) - 1.0, off = static_cast<double>(program.off) - 1.0;
+    const double squares = on * totals.gx_on + off * (totals.gx - totals.gx_on) + static_cast<double>(program.bias) * totals.g;
+    // Rounding may leave a tiny negative number where T(x) is x; a NaN stays.
+    return squares < 0.0 ? 0.0 : squares;
+}
 
 } // namespace kasmina

@@ -62,14 +62,6 @@ struct Guards {
         }
     }
 
-    // What no greater magnitude than this passes the clamp unchanged, so that one comparison can clear many values; −1 where 0
-    // is not well inside the bounds, so that none does.
-    KASMINA_HD float reach() const
-    {
-        const float symmetric = fminf(upper, -lower);
-        return symmetric > 0.0f ? symmetric : -1.0f;
-    }
-
     // g where v passes the clamp unchanged, 0 elsewhere.
     KASMINA_HD float mask(float v, float g) const { return passes(v) ? g : 0.0f; }
 };
@@ -83,6 +75,18 @@ struct FlushOnly {
     KASMINA_HD float sanitize(float x) const { return fabsf(x) >= epsilon ? x : 0.0f; }
 
     KASMINA_HD float clamp(float y) const { return y; }
+};
+
+// Guards of values that have been flushed: the clamps are left.
+struct ClampOnly {
+    float lower;
+    float upper;
+
+    KASMINA_HD explicit ClampOnly(const Bounds& bounds) : lower(bounds.lower), upper(bounds.upper) {}
+
+    KASMINA_HD float sanitize(float x) const { return minimum_number(maximum_number(x, lower), upper); }
+
+    KASMINA_HD float clamp(float y) const { return minimum(maximum(y, lower), upper); }
 };
 
 // f32 nearest to a bound, held within the fixed bounds; NaN stays NaN (Rust's f32::clamp).

@@ -99,6 +99,12 @@ struct ChunkStats {
         Moments all = moments();
         all.merge(other.moments());
         set_moments(all);
+        merge_others(other);
+    }
+
+    // Everything but the moments.
+    KASMINA_HD void merge_others(const ChunkStats& other)
+    {
         dead += other.dead;
         nonfinite += other.nonfinite;
         if (other.min < min) min = other.min;
@@ -149,6 +155,12 @@ struct GradientStats {
         Moments all = moments();
         all.merge(other.moments());
         set_moments(all);
+        merge_others(other);
+    }
+
+    // Everything but the moments.
+    KASMINA_HD void merge_others(const GradientStats& other)
+    {
         nonfinite += other.nonfinite;
         if (other.max_abs > max_abs) max_abs = other.max_abs;
         sum_squares = add_rn(sum_squares, other.sum_squares);

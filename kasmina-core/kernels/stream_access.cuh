@@ -3,11 +3,73 @@
 
 #include "kasmina_element.cuh"
 #include "stream_geometry.cuh"
+#include "stream_reduce.cuh"
 
 namespace kasmina::stream {
 
 // Blocks of rows that the cp.async kernels keep in shared memory.
 constexpr uint32_t kAsyncStages = 3;
+
+// The flags and the programs of a packet's columns, of which `columns` are in the matrix: the others have no flags and any program.
+template <uint32_t kLanes>
+struct PacketPlan {
+    uint32_t flags[kLanes];
+    ColumnProgram programs[kLanes];
+
+    // From global memory, of a matrix of `all` columns. Without a branch, so that all loads are under way together.
+    static __device__ __forceinline__ PacketPlan load(const uint8_t* flags, const ColumnProgram* programs, uint32_t first,
+                                                      uint32_t columns, uint32_t all)
+    {
+        PacketPlan plan;
+        float4 words[kLanes];
+#pragma unroll
+        for (uint32_t j = 0; j < kLanes; ++j) {
+            const uint32_t column = min(first + j, all - 1);
+            plan.flags[j] = __ldg(flags + column);
+            words[j] = __ldg(reinterpret_cast<const float4*>(programs + column));
+        }
+#pragma unroll
+        for (uint32_t j = 0; j < kLanes; ++j) {
+            plan.flags[j] = j < columns ? plan.flags[j] : 0;
+            plan.programs[j] = program_of(words[j]);
+        }
+        return plan;
+    }
+
+    // The same through shared memory: neighbouring threads load neighbouring columns of the tile, which for eight columns a thread
+    // is a quarter of the accesses. Called by the first kWorkers threads; `shared` has room for 21 bytes a column of a whole tile and
+    // is free again afterwards.
+    static __device__ __forceinline__ PacketPlan load_together(const uint8_t* flags, const ColumnProgram* programs, const TileSpan& span,
+                                                               uint32_t in_tile, uint32_t columns, void* shared)
+    {
+        // A place more after each packet: else all threads would read the same banks.
+        auto* places = static_cast<float4*>(shared);
+        auto* bytes = reinterpret_cast<uint8_t*>(places + span.columns + span.columns / kLanes + 1);
+        for (uint32_t i = threadIdx.x; i < span.columns; i += kWorkers) {
+            places[i + i / kLanes] = __ldg(reinterpret_cast<const float4*>(programs + span.first + i));
+            bytes[i] = __ldg(flags + span.first + i);
+        }
+        named_barrier<kWorkersBarrier, kWorkers>();
+        PacketPlan plan;
+#pragma unroll
+        for (uint32_t j = 0; j < kLanes; ++j) {
+            const uint32_t column = min(in_tile + j, span.columns - 1);
+            plan.flags[j] = j < columns ? bytes[column] : 0;
+            plan.programs[j] = program_of(places[column + column / kLanes]);
+        }
+        named_barrier<kWorkersBarrier, kWorkers>();
+        return plan;
+    }
+
+private:
+    static __device__ __forceinline__ ColumnProgram program_of(const float4& words) { return {words.x, words.y, words.z, words.w}; }
+};
+
+__device__ __forceinline__ Bounds load_bounds(const Bounds* from)
+{
+    const uint4 words = __ldg(reinterpret_cast<const uint4*>(from));
+    return {words.x, __uint_as_float(words.y), __uint_as_float(words.z), __uint_as_float(words.w)};
+}
 
 // A lane whose number is not known when compiling.
 template <class T>

@@ -11,32 +11,6 @@ namespace kasmina::stream {
 // Blocks of rows that the cp.async kernels keep in shared memory: of two matrices, three are as much as fits.
 constexpr uint32_t kAsyncPairs = 3;
 
-// What a block does with its tile; the same for all of its threads.
-struct TileTask {
-    uint32_t tile;
-    uint32_t group;
-    TileSpan span;
-    bool reads_x;
-    bool reads_g;      // and writes the gradient of x
-    bool changed;      // some column's gradient is computed, not copied
-    uint32_t rows_of_stage;
-    uint32_t row_blocks;  // 0 where there is nothing to do
-
-    __device__ __forceinline__ explicit TileTask(const BackwardParams& p)
-    {
-        const Geometry& g = p.geometry;
-        tile = blockIdx.x % g.tiles;
-        group = blockIdx.x / g.tiles;
-        span = tile_span(g, tile);
-        const uint32_t flags = p.tile_flags[tile];
-        reads_g = p.grad_y != nullptr;
-        reads_x = (flags & (reads_g ? kAnyX : kReconstruction)) != 0;
-        changed = reads_g && (flags & kCompute) != 0;
-        rows_of_stage = g.lane_rows * g.row_lanes;
-        row_blocks = reads_g || reads_x ? ceil_div(g.rows, rows_of_stage) : 0;
-    }
-};
-
 // Makes the compiler work multiples of the pitches out anew in every round, for the registers that they would take.
 __device__ __forceinline__ void keep_out_of_registers(uint64_t& a, uint64_t& b, uint64_t& c)
 {
@@ -45,174 +19,295 @@ __device__ __forceinline__ void keep_out_of_registers(uint64_t& a, uint64_t& b, 
 
 #if KASMINA_TMA_AVAILABLE
 
-// Stages in shared memory go round, each with rows of x, where the tile needs them, and of dL/dy: the loading warp fills one,
-// the workers read it and write dL/dx over dL/dy, the storing warp sends that off. A tile that is copied is stored as soon as it
-// has come; the workers count it meanwhile. kMap: bulk-tensor copies through maps, which clip at the matrices' edges; else 1-D
-// bulk copies, row by row.
+// A block of the bulk kernels. Stages in shared memory go round, each with rows of x, where the tile needs them, and of dL/dy: the
+// loading warp fills one; the counting warps read dL/dy; the workers make dL/dx of both, in the place of x; the storing warp sends
+// that off. A tile that is copied is stored as soon as it has come. kMap: bulk-tensor copies through maps, which clip at the
+// matrices' edges; else 1-D bulk copies, row by row.
+//
+// Counting is apart from the work so that three warps share a scheduler and none of them has the state of both: a thread that did
+// both left half of the issue slots unused.
+template <class T, Telemetry kTelemetry, bool kMap>
+class BackwardBlock {
+public:
+    static constexpr uint32_t kWarps = kWorkers / 32;
+    static constexpr uint32_t kCountingWarps = kTelemetry == Telemetry::Off ? 0 : kCounters / 32;
+    static constexpr uint32_t kThreads = kBackwardBulkThreads<kTelemetry>;
+    using Counter = GradientCounter<T, kTelemetry, true>;
+
+    // Shared memory: the workers' totals; the stages; their barriers; the records of counted packets.
+    __device__ __forceinline__ BackwardBlock(const tma::TensorMap* x_map, const tma::TensorMap* grad_y_map,
+                                             const tma::TensorMap* grad_x_map, const BackwardParams& p, uint8_t* shared)
+        : x_map_(x_map), grad_y_map_(grad_y_map), grad_x_map_(grad_x_map), p_(p), g_(p.geometry), task_(p), shared_(shared)
+    {
+        boxes_ = ceil_div(ceil_div(task_.span.columns * uint32_t(sizeof(T)), kPacketBytes), g_.box_packets);
+        const uint32_t half = ceil_div(g_.tile_packets, g_.box_packets) * g_.box_pitch;
+        // A tile of which there is one matrix in a stage has twice the stages of half the size.
+        const bool both = task_.reads_g && (task_.reads_x || task_.changed);
+        stages_ = both ? g_.stages : 2 * g_.stages;
+        stage_bytes_ = both ? 2 * half : half;
+        g_offset_ = both ? half : 0;
+        row_bytes_ = task_.span.columns * sizeof(T);
+        first_ = shared + Slots<T>::kBytes;
+        full_ = reinterpret_cast<tma::Barrier*>(first_ + 2 * g_.stages * half);
+        scratch_ = reinterpret_cast<GradientStats*>(Counter::kUnits == 1 ? reinterpret_cast<uint8_t*>(full_ + 6 * g_.stages) : shared);
+    }
+
+    __device__ __forceinline__ void run()
+    {
+        const uint32_t warp = threadIdx.x / 32;
+        if (warp < kWarps) {
+            work();
+        } else if (warp < kWarps + kCountingWarps) {
+            count();
+        } else if (warp == kWarps + kCountingWarps) {
+            load();
+        } else {
+            store();
+        }
+    }
+
+private:
+    // Barriers of stages: of loads, of work done, and of all who are done with it.
+    __device__ __forceinline__ tma::Barrier& full(uint32_t stage) const { return full_[stage]; }
+    __device__ __forceinline__ tma::Barrier& ready(uint32_t stage) const { return full_[stages_ + stage]; }
+    __device__ __forceinline__ tma::Barrier& empty(uint32_t stage) const { return full_[2 * stages_ + stage]; }
+
+    __device__ __forceinline__ bool works() const { return task_.changed || task_.has_sums; }
+
+    __device__ __forceinline__ bool counts() const { return kCountingWarps != 0 && task_.reads_g; }
+
+    __device__ __forceinline__ void load() const
+    {
+        if (threadIdx.x % 32 == 0) {
+            // A tile with nothing to do has none, and no stage is filled.
+            const uint32_t users = max(1u, (works() ? kWarps : 0) + (counts() ? kCountingWarps : 0) + (task_.reads_g ? 1 : 0));
+            for (uint32_t s = 0; s < stages_; ++s) {
+                tma::init(full(s), 1);
+                tma::init(ready(s), kWarps);
+                tma::init(empty(s), users);
+            }
+            tma::fence_barrier_init();
+        }
+        __syncwarp();
+        barriers_made<kThreads>();
+        if (threadIdx.x % 32 != 0) {
+            return;
+        }
+        const uint32_t matrices = task_.reads_x && task_.reads_g ? 2 : 1;
+        // One matrix, like a forward pass, wants fewer bytes under way than two.
+        LoadQueue loads(full_, stages_, min(stages_, matrices == 2 ? g_.loads_ahead : g_.loads_ahead + 1), p_.pace);
+        StageCursor at{0, 1};  // the first round finds every stage empty
+        for (uint32_t block = task_.group; block < task_.row_blocks; block += g_.groups) {
+            tma::wait(empty(at.stage), at.parity);
+            loads.next();
+            tma::Barrier& arrival = full(at.stage);
+            uint8_t* to = first_ + at.stage * stage_bytes_;
+            const uint32_t row = block * task_.rows_of_stage;
+            if constexpr (kMap) {
+                tma::arrive_expect(arrival, matrices * boxes_ * task_.rows_of_stage * g_.box_packets * kPacketBytes);
+                for (uint32_t b = 0; b < boxes_; ++b) {
+                    if (task_.reads_x) {
+                        tma::load_tensor(to + b * g_.box_pitch, x_map_, {column(b), int(row)}, arrival);
+                    }
+                    if (task_.reads_g) {
+                        tma::load_tensor(to + g_offset_ + b * g_.box_pitch, grad_y_map_, {column(b), int(row)}, arrival);
+                    }
+                }
+            } else {
+                const uint32_t rows = min(task_.rows_of_stage, g_.rows - row);
+                tma::arrive_expect(arrival, matrices * rows * row_bytes_);
+                const auto* x = static_cast<const uint8_t*>(p_.x) + row * p_.x_pitch + task_.span.first * sizeof(T);
+                const auto* grad = static_cast<const uint8_t*>(p_.grad_y) + row * p_.grad_y_pitch + task_.span.first * sizeof(T);
+                for (uint32_t r = 0; r < rows; ++r) {
+                    uint8_t* to_row = to + r * g_.tile_packets * kPacketBytes;
+                    if (task_.reads_x) {
+                        tma::load_bulk(to_row, x + r * p_.x_pitch, row_bytes_, arrival);
+                    }
+                    if (task_.reads_g) {
+                        tma::load_bulk(to_row + g_offset_, grad + r * p_.grad_y_pitch, row_bytes_, arrival);
+                    }
+                }
+            }
+            at.advance(stages_);
+        }
+        loads.end();
+    }
+
+    __device__ __forceinline__ void store() const
+    {
+        if constexpr (kCountingWarps != 0) {
+            expect_pieces(g_, task_.span, p_.watched, accumulators_of(p_, task_));
+        }
+        wait_for_barriers<kThreads>();
+        if (threadIdx.x % 32 != 0 || !task_.reads_g) {
+            return;
+        }
+        // Nobody reads it soon: it should not push out of the cache what the next kernel reads.
+        const tma::CachePolicy policy = tma::evict_first();
+        StageCursor at{0, 0};
+        for (uint32_t block = task_.group; block < task_.row_blocks; block += g_.groups) {
+            tma::wait(task_.changed ? ready(at.stage) : full(at.stage), at.parity);
+            const uint8_t* from = first_ + at.stage * stage_bytes_ + (task_.changed ? 0 : g_offset_);
+            const uint32_t row = block * task_.rows_of_stage;
+            if constexpr (kMap) {
+                for (uint32_t b = 0; b < boxes_; ++b) {
+                    tma::store_tensor(grad_x_map_, {column(b), int(row)}, from + b * g_.box_pitch, policy);
+                }
+            } else {
+                const uint32_t rows = min(task_.rows_of_stage, g_.rows - row);
+                auto* to = static_cast<uint8_t*>(p_.grad_x) + row * p_.grad_x_pitch + task_.span.first * sizeof(T);
+                for (uint32_t r = 0; r < rows; ++r) {
+                    tma::store_bulk(to + r * p_.grad_x_pitch, from + r * g_.tile_packets * kPacketBytes, row_bytes_, policy);
+                }
+            }
+            tma::commit_group();
+            // At once, not after the next store as in the forward pass: there are only some stages of two matrices, and each is
+            // wanted back as soon as the store has read it.
+            tma::wait_group_read<0>();
+            tma::arrive(empty(at.stage));
+            at.advance(stages_);
+        }
+    }
+
+    __device__ __forceinline__ void work() const
+    {
+        // What is asked of the memory before the stages fill it comes in a quarter of the time.
+        const Place place(g_, task_.span, threadIdx.x, g_.row_lanes);
+        const Bounds bounds = load_bounds(p_.bounds);
+        const auto plan = PacketPlan<Packet<T>::kLanes>::load_together(p_.flags, p_.programs, task_.span, place.in_tile, place.columns, shared_);
+        BackwardWorker<T, Telemetry::Off> worker(bounds, shared_, plan, place.columns, task_);
+        const ColumnProgram* programs = p_.programs + task_.span.first + place.in_tile;
+        wait_for_barriers<kThreads>();
+        if (works()) {
+            const uint32_t step = g_.row_lanes * place.pitch / kPacketBytes;
+            StageCursor at{0, 0};
+            for (uint32_t block = task_.group; block < task_.row_blocks; block += g_.groups) {
+                tma::wait(full(at.stage), at.parity);
+                if (place.columns != 0) {
+                    const uint32_t left = g_.rows - block * task_.rows_of_stage;
+                    const uint32_t rows = left >= task_.rows_of_stage ? g_.lane_rows : place.rows(left, g_.row_lanes);
+                    uint8_t* own = first_ + at.stage * stage_bytes_ + place.offset;
+                    auto* xs = reinterpret_cast<Packet<T>*>(own);
+                    const auto* gs = reinterpret_cast<const Packet<T>*>(own + g_offset_);
+                    const bool changed = task_.changed;
+                    worker.run(
+                        p_, programs, rows, [=](uint32_t r) { return xs[r * step]; }, [=](uint32_t r) { return gs[r * step]; },
+                        [=](uint32_t r, const Packet<T>& out) {
+                            if (changed) {
+                                xs[r * step] = out;
+                            }
+                        });
+                }
+                if (task_.changed) {
+                    tma::fence_async_shared();
+                }
+                release(at.stage, task_.changed);
+                at.advance(stages_);
+            }
+            worker.end();
+            worker.finish(p_, task_);
+        }
+        if constexpr (Counter::kUnits != 1) {
+            // The totals are out.
+            named_barrier<kAllBarrier, kWorkers + kCounters>();
+        }
+    }
+
+    __device__ __forceinline__ void count() const
+    {
+        const uint32_t thread = threadIdx.x - kWorkers, lanes = max(1u, kCounters / g_.tile_packets);
+        const Place place(g_, task_.span, thread, lanes);
+        Counter counter;
+        auto rest = counter.empty_rest();
+        wait_for_barriers<kThreads>();
+        const uint32_t step = lanes * place.pitch / kPacketBytes;
+        const uint32_t whole = place.rows(task_.rows_of_stage, lanes);
+        StageCursor at{0, 0};
+        for (uint32_t block = task_.group; counts() && block < task_.row_blocks; block += g_.groups) {
+            tma::wait(full(at.stage), at.parity);
+            const uint32_t left = g_.rows - block * task_.rows_of_stage;
+            const uint32_t present = left >= task_.rows_of_stage ? whole : place.rows(left, lanes);
+            const uint32_t rows = place.columns == 0 ? 0 : present;
+            const auto* gs = reinterpret_cast<const Packet<T>*>(first_ + at.stage * stage_bytes_ + g_offset_ + place.offset);
+            for (uint32_t first = 0; first < rows; first += Counter::kRows) {
+                counter.count(min(Counter::kRows, rows - first), [=](uint32_t r) { return gs[(first + r) * step]; }, rest);
+            }
+            release(at.stage, false);
+            at.advance(stages_);
+        }
+        if constexpr (Counter::kUnits != 1) {
+            named_barrier<kAllBarrier, kWorkers + kCounters>();
+        }
+        counter.template flush<kCountersBarrier, kCounters>(p_, task_, thread, place.active, lanes, scratch_, rest);
+    }
+
+    // A thread's packet of the tile, and its first row of a stage, of which `lanes` threads have every lanes-th.
+    struct Place {
+        uint32_t lane;
+        uint32_t in_tile;  // its first column of the tile
+        uint32_t columns;  // of its columns, how many are in the matrix
+        uint32_t pitch;    // bytes from row to row of a stage
+        uint32_t offset;   // of the first row from the matrix's part of a stage
+        bool active;       // it has a packet, be it outside the matrix
+
+        __device__ __forceinline__ Place(const Geometry& g, const TileSpan& span, uint32_t thread, uint32_t lanes)
+        {
+            const uint32_t packet = thread % g.tile_packets;
+            lane = thread / g.tile_packets;
+            active = lane < lanes;
+            in_tile = packet * Packet<T>::kLanes;
+            columns = active && in_tile < span.columns ? min(Packet<T>::kLanes, span.columns - in_tile) : 0;
+            pitch = g.box_packets * kPacketBytes;
+            offset = packet / g.box_packets * g.box_pitch + packet % g.box_packets * kPacketBytes + lane * pitch;
+        }
+
+        // Of `rows` rows, how many are this thread's: lane, lane + lanes, …, so that neighbouring threads read neighbouring packets.
+        __device__ __forceinline__ uint32_t rows(uint32_t rows, uint32_t lanes) const
+        {
+            return rows > lane ? ceil_div(rows - lane, lanes) : 0;
+        }
+    };
+
+    __device__ __forceinline__ int column(uint32_t box) const
+    {
+        return int(task_.span.first + box * g_.box_packets * (kPacketBytes / sizeof(T)));
+    }
+
+    // This warp is done with a stage.
+    __device__ __forceinline__ void release(uint32_t stage, bool stored) const
+    {
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) {
+            if (stored) {
+                tma::arrive(ready(stage));
+            }
+            tma::arrive(empty(stage));
+        }
+    }
+
+    const tma::TensorMap* x_map_;
+    const tma::TensorMap* grad_y_map_;
+    const tma::TensorMap* grad_x_map_;
+    const BackwardParams& p_;
+    const Geometry& g_;
+    const TileTask task_;
+    uint8_t* shared_;
+    uint32_t boxes_;
+    uint32_t stages_;
+    uint32_t stage_bytes_;
+    uint32_t g_offset_;
+    uint32_t row_bytes_;
+    uint8_t* first_;
+    tma::Barrier* full_;
+    GradientStats* scratch_;
+};
+
 template <class T, Telemetry kTelemetry, bool kMap>
 __device__ __forceinline__ void backward_bulk(const tma::TensorMap* x_map, const tma::TensorMap* grad_y_map,
                                               const tma::TensorMap* grad_x_map, const BackwardParams& p)
 {
-    constexpr uint32_t kWarps = kWorkers / 32;
-
-    // The threads' totals, then the stages. The statistics take the place of both at the end.
     extern __shared__ __align__(1024) uint8_t slots[];
-    uint8_t* shared = slots + Slots<T>::kBytes;
-    const Geometry& g = p.geometry;
-    const TileTask task(p);
-    const TileSpan span = task.span;
-    const uint32_t boxes = ceil_div(ceil_div(span.columns * uint32_t(sizeof(T)), kPacketBytes), g.box_packets);
-    const uint32_t half = ceil_div(g.tile_packets, g.box_packets) * g.box_pitch;
-    // A tile that reads one matrix has twice the stages of half the size.
-    const bool both = task.reads_x && task.reads_g;
-    const uint32_t stages = both ? g.stages : 2 * g.stages;
-    const uint32_t stage_bytes = both ? 2 * half : half;
-    const uint32_t g_offset = both ? half : 0;
-    const uint32_t row_bytes = span.columns * sizeof(T);
-
-    auto* full = reinterpret_cast<tma::Barrier*>(shared + stages * stage_bytes);
-    auto* ready = full + stages;
-    auto* empty = ready + stages;
-    if (threadIdx.x == 0) {
-        for (uint32_t s = 0; s < stages; ++s) {
-            tma::init(full[s], 1);
-            tma::init(ready[s], kWarps);
-            tma::init(empty[s], kWarps + (task.reads_g ? 1 : 0));
-        }
-        tma::fence_barrier_init();
-    }
-    __syncthreads();
-
-    const uint32_t warp = threadIdx.x / 32;
-    if (warp == kWarps) {
-        if (threadIdx.x % 32 == 0) {
-            // One matrix, like a forward pass, wants fewer bytes under way than two.
-            LoadQueue loads(full, stages, both ? g.loads_ahead : g.loads_ahead + 1, p.pace);
-            uint32_t stage = 0, parity = 1;  // the first round finds every stage empty
-            for (uint32_t block = task.group; block < task.row_blocks; block += g.groups) {
-                tma::wait(empty[stage], parity);
-                loads.next();
-                uint8_t* to = shared + stage * stage_bytes;
-                const uint32_t row = block * task.rows_of_stage;
-                const uint32_t matrices = both ? 2 : 1;
-                if constexpr (kMap) {
-                    tma::arrive_expect(full[stage], matrices * boxes * task.rows_of_stage * g.box_packets * kPacketBytes);
-                    for (uint32_t b = 0; b < boxes; ++b) {
-                        const int column = int(span.first + b * g.box_packets * (kPacketBytes / sizeof(T)));
-                        if (task.reads_x) {
-                            tma::load_tensor(to + b * g.box_pitch, x_map, {column, int(row)}, full[stage]);
-                        }
-                        if (task.reads_g) {
-                            tma::load_tensor(to + g_offset + b * g.box_pitch, grad_y_map, {column, int(row)}, full[stage]);
-                        }
-                    }
-                } else {
-                    const uint32_t rows = min(task.rows_of_stage, g.rows - row);
-                    tma::arrive_expect(full[stage], matrices * rows * row_bytes);
-                    const auto* x = static_cast<const uint8_t*>(p.x) + row * p.x_pitch + span.first * sizeof(T);
-                    const auto* grad = static_cast<const uint8_t*>(p.grad_y) + row * p.grad_y_pitch + span.first * sizeof(T);
-                    for (uint32_t r = 0; r < rows; ++r) {
-                        uint8_t* at = to + r * g.tile_packets * kPacketBytes;
-                        if (task.reads_x) {
-                            tma::load_bulk(at, x + r * p.x_pitch, row_bytes, full[stage]);
-                        }
-                        if (task.reads_g) {
-                            tma::load_bulk(at + g_offset, grad + r * p.grad_y_pitch, row_bytes, full[stage]);
-                        }
-                    }
-                }
-                if (++stage == stages) stage = 0, parity ^= 1;
-            }
-            loads.end();
-        }
-    } else if (warp == kWarps + 1) {
-        if (threadIdx.x % 32 == 0 && task.reads_g) {
-            // Nobody reads it soon: it should not push out of the cache what the next kernel reads.
-            const tma::CachePolicy policy = tma::evict_first();
-            uint32_t stage = 0, parity = 0;
-            for (uint32_t block = task.group; block < task.row_blocks; block += g.groups) {
-                tma::wait(task.changed ? ready[stage] : full[stage], parity);
-                const uint8_t* from = shared + stage * stage_bytes + g_offset;
-                const uint32_t row = block * task.rows_of_stage;
-                if constexpr (kMap) {
-                    for (uint32_t b = 0; b < boxes; ++b) {
-                        const int column = int(span.first + b * g.box_packets * (kPacketBytes / sizeof(T)));
-                        tma::store_tensor(grad_x_map, {column, int(row)}, from + b * g.box_pitch, policy);
-                    }
-                } else {
-                    const uint32_t rows = min(task.rows_of_stage, g.rows - row);
-                    auto* to = static_cast<uint8_t*>(p.grad_x) + row * p.grad_x_pitch + span.first * sizeof(T);
-                    for (uint32_t r = 0; r < rows; ++r) {
-                        tma::store_bulk(to + r * p.grad_x_pitch, from + r * g.tile_packets * kPacketBytes, row_bytes, policy);
-                    }
-                }
-                tma::commit_group();
-                // At once, not after the next store as in the forward pass: there are only two or three stages of two matrices, and
-                // each is wanted back as soon as the store has read it.
-                tma::wait_group_read<0>();
-                tma::arrive(empty[stage]);
-                if (++stage == stages) stage = 0, parity ^= 1;
-            }
-        }
-    }
-
-    const uint32_t packet = threadIdx.x % g.tile_packets, lane = threadIdx.x / g.tile_packets;
-    const uint32_t in_tile = packet * Packet<T>::kLanes;
-    const bool active = threadIdx.x < g.tile_packets * g.row_lanes;
-    GradientCounter<T, kTelemetry> counter;
-    auto rest = counter.empty_rest();
-    if (warp < kWarps) {
-        BackwardWorker<T, kTelemetry> worker(p, slots);
-        const bool inside = active && in_tile < span.columns;
-        worker.begin(p, span.first + in_tile, inside ? min(Packet<T>::kLanes, span.columns - in_tile) : 0, task.reads_x);
-        const uint32_t offset = packet / g.box_packets * g.box_pitch + packet % g.box_packets * kPacketBytes;
-        const uint32_t pitch = g.box_packets * kPacketBytes;
-        const uint32_t step = g.row_lanes * pitch / kPacketBytes;
-        uint32_t stage = 0, parity = 0;
-        for (uint32_t block = task.group; block < task.row_blocks; block += g.groups) {
-            tma::wait(full[stage], parity);
-            // Rows lane, lane + row_lanes, …: neighbouring threads read neighbouring packets.
-            const uint32_t left = g.rows - block * task.rows_of_stage;
-            const uint32_t rows = left >= task.rows_of_stage ? g.lane_rows
-                : left > lane                                ? ceil_div(left - lane, g.row_lanes)
-                                                             : 0;
-            uint8_t* at = shared + stage * stage_bytes + offset + lane * pitch;
-            const auto* xs = reinterpret_cast<const Packet<T>*>(at);
-            auto* gs = reinterpret_cast<Packet<T>*>(at + g_offset);
-            if (inside) {
-                const auto get_g = [=](uint32_t r) { return gs[r * step]; };
-                if (task.reads_g) {
-                    counter.count(rows, get_g, rest);
-                }
-                const bool computes = worker.computes();
-                worker.run(
-                    rows, [=](uint32_t r) { return xs[r * step]; }, get_g,
-                    [=](uint32_t r, const Packet<T>& out) {
-                        if (computes) {
-                            gs[r * step] = out;
-                        }
-                    });
-            }
-            if (task.changed) {
-                tma::fence_async_shared();
-            }
-            __syncwarp();
-            if (threadIdx.x % 32 == 0) {
-                if (task.changed) {
-                    tma::arrive(ready[stage]);
-                }
-                tma::arrive(empty[stage]);
-            }
-            if (++stage == stages) stage = 0, parity ^= 1;
-        }
-        worker.end();
-        worker.finish(p, task.tile, task.group);
-    }
-    // The totals are out, and the stores have read the stages.
-    __syncthreads();
-    if (warp < kWarps) {
-        counter.flush(p, task.tile, task.group, active, reinterpret_cast<GradientStats*>(slots), rest);
-    }
+    BackwardBlock<T, kTelemetry, kMap>(x_map, grad_y_map, grad_x_map, p, slots).run();
 }
 
 #endif  // KASMINA_TMA_AVAILABLE
@@ -230,26 +325,21 @@ struct Places {
 
 // Takes the rows that lie in a thread's places backward, and stores.
 template <class T, class Counter, class Worker, class Access>
-__device__ __forceinline__ void work_on(const TileTask& task, uint32_t rows, Places<T> places, Counter& counter, typename Counter::Rest& rest, Worker& worker,
-                                        const Access& access, uint8_t* to, uint64_t step)
+__device__ __forceinline__ void work_on(const BackwardParams& p, const TileTask& task, uint32_t first, uint32_t rows, Places<T> places, Counter& counter, typename Counter::Rest& rest,
+                                        Worker& worker, const Access& access, uint8_t* to, uint64_t step)
 {
     const bool reads_g = task.reads_g;
     const auto get_g = [=](uint32_t r) { return reads_g ? places.g(r) : Packet<T>{}; };
-    const auto get_x = [=](uint32_t r) { return places.x(r); };
-    if (task.reads_g) {
+    if (reads_g) {
         counter.count(rows, get_g, rest);
     }
-    if (!worker.computes()) {
-        worker.run(rows, get_x, get_g, [](uint32_t, const Packet<T>&) {});
-        if (task.reads_g) {
-#pragma unroll 2
-            for (uint32_t r = 0; r < rows; ++r) {
-                access.store(to + r * step, get_g(r));
+    worker.run(
+        p, p.programs + first, rows, [=](uint32_t r) { return places.x(r); }, get_g,
+        [=](uint32_t r, const Packet<T>& out) {
+            if (reads_g) {
+                access.store(to + r * step, out);
             }
-        }
-    } else {
-        worker.run(rows, get_x, get_g, [=](uint32_t r, const Packet<T>& out) { access.store(to + r * step, out); });
-    }
+        });
 }
 
 // Plain loads, a block of rows at once. kAligned: packets of 16 bytes; else element by element, whatever the alignment.
@@ -262,15 +352,17 @@ __device__ __forceinline__ void backward_direct(const BackwardParams& p)
     const Geometry& g = p.geometry;
     const TileTask task(p);
 
-    GradientCounter<T, kTelemetry> counter;
+    GradientCounter<T, kTelemetry, false> counter;
     auto rest = counter.empty_rest();
-    BackwardWorker<T, kTelemetry> worker(p, slots);
     const uint32_t packet = threadIdx.x % g.tile_packets, lane = threadIdx.x / g.tile_packets;
-    const uint32_t in_tile = packet * worker.kLanes;
+    const uint32_t in_tile = packet * Packet<T>::kLanes;
     const bool active = threadIdx.x < g.tile_packets * g.row_lanes;
-    if (active && in_tile < task.span.columns) {
-        const uint32_t columns = min(worker.kLanes, task.span.columns - in_tile);
-        worker.begin(p, task.span.first + in_tile, columns, task.reads_x);
+    const bool inside = active && in_tile < task.span.columns;
+    const uint32_t columns = inside ? min(Packet<T>::kLanes, task.span.columns - in_tile) : 0;
+    const Bounds bounds = load_bounds(p.bounds);
+    const auto plan = PacketPlan<Packet<T>::kLanes>::load(p.flags, p.programs, task.span.first + in_tile, columns, g.columns);
+    BackwardWorker<T, kTelemetry> worker(bounds, slots, plan, columns, task);
+    if (inside) {
         const Access<T, kAligned> access(columns);
         const uint64_t begin = (task.span.first + in_tile) * sizeof(T);
         const Places<T> places{reinterpret_cast<Packet<T>*>(shared) + threadIdx.x, g.lane_rows};
@@ -306,13 +398,14 @@ __device__ __forceinline__ void backward_direct(const BackwardParams& p)
                 fetch(p.grad_y, p.grad_y_pitch, g_step, &places.g(0));
             }
             auto* to = static_cast<uint8_t*>(p.grad_x) + begin + first * p.grad_x_pitch;
-            work_on(task, rows, places, counter, rest, worker, access, to, out_step);
+            work_on(p, task, task.span.first + in_tile, rows, places, counter, rest, worker, access, to, out_step);
         }
         worker.end();
     }
     __syncthreads();
-    worker.finish(p, task.tile, task.group);
-    counter.flush(p, task.tile, task.group, active, reinterpret_cast<GradientStats*>(slots), rest);
+    worker.finish(p, task);
+    __syncthreads();
+    counter.template flush<kWorkersBarrier, kWorkers>(p, task, threadIdx.x, active, g.row_lanes, reinterpret_cast<GradientStats*>(slots), rest);
 }
 
 // 16-byte asynchronous copies into shared memory, each thread for itself: it waits for its own copies only, so there is no
@@ -326,15 +419,17 @@ __device__ __forceinline__ void backward_async(const BackwardParams& p)
     const Geometry& g = p.geometry;
     const TileTask task(p);
 
-    GradientCounter<T, kTelemetry> counter;
+    GradientCounter<T, kTelemetry, false> counter;
     auto rest = counter.empty_rest();
-    BackwardWorker<T, kTelemetry> worker(p, slots);
     const uint32_t packet = threadIdx.x % g.tile_packets, lane = threadIdx.x / g.tile_packets;
-    const uint32_t in_tile = packet * worker.kLanes;
+    const uint32_t in_tile = packet * Packet<T>::kLanes;
     const bool active = threadIdx.x < g.tile_packets * g.row_lanes;
-    if (active && in_tile < task.span.columns) {
-        const uint32_t columns = min(worker.kLanes, task.span.columns - in_tile);
-        worker.begin(p, task.span.first + in_tile, columns, task.reads_x);
+    const bool inside = active && in_tile < task.span.columns;
+    const uint32_t columns = inside ? min(Packet<T>::kLanes, task.span.columns - in_tile) : 0;
+    const Bounds bounds = load_bounds(p.bounds);
+    const auto plan = PacketPlan<Packet<T>::kLanes>::load(p.flags, p.programs, task.span.first + in_tile, columns, g.columns);
+    BackwardWorker<T, kTelemetry> worker(bounds, slots, plan, columns, task);
+    if (inside) {
         const Access<T, true> access(columns);
         const uint64_t begin = (task.span.first + in_tile) * sizeof(T);
         // [kAsyncPairs][2][lane_rows][kWorkers].
@@ -382,15 +477,16 @@ __device__ __forceinline__ void backward_async(const BackwardParams& p)
             const uint64_t left = first < g.rows ? (g.rows - first + g.row_lanes - 1) / g.row_lanes : 0;
             const uint32_t rows = left < g.lane_rows ? uint32_t(left) : g.lane_rows;
             auto* to = static_cast<uint8_t*>(p.grad_x) + begin + first * p.grad_x_pitch;
-            work_on(task, rows, Places<T>{ring + stage * pair, g.lane_rows}, counter, rest, worker, access, to, out_step);
+            work_on(p, task, task.span.first + in_tile, rows, Places<T>{ring + stage * pair, g.lane_rows}, counter, rest, worker, access, to, out_step);
             stage = (stage + 1) % kAsyncPairs;
         }
         asm volatile("cp.async.wait_group 0;" ::: "memory");
         worker.end();
     }
     __syncthreads();
-    worker.finish(p, task.tile, task.group);
-    counter.flush(p, task.tile, task.group, active, reinterpret_cast<GradientStats*>(slots), rest);
+    worker.finish(p, task);
+    __syncthreads();
+    counter.template flush<kWorkersBarrier, kWorkers>(p, task, threadIdx.x, active, g.row_lanes, reinterpret_cast<GradientStats*>(slots), rest);
 }
 
 }  // namespace kasmina::stream

@@ -8,10 +8,11 @@
 
 namespace kasmina::stream {
 
-// Whether a tile has to be stored: always, unless it is stored where it already lies.
-__device__ __forceinline__ bool is_stored(const ForwardParams& p, uint32_t tile_flags)
+// Whether some column of a tile has a program. A tile is stored then, or where it does not lie there already.
+template <Mode kMode>
+__device__ __forceinline__ bool is_changed(const ForwardParams& p, uint32_t tile)
 {
-    return p.in_place == 0 || (tile_flags & kCompute) != 0;
+    return kMode != Mode::Copy && (p.tile_flags[tile] & kCompute) != 0;
 }
 
 // Makes the compiler work multiples of the pitches out anew in every round. Kept for all rounds they take some 40 registers.
@@ -49,9 +50,9 @@ struct Place {
 
 #if KASMINA_TMA_AVAILABLE
 
-// Stages in shared memory go round: the loading warp fills one, the workers read it and, where a column has a program, change
-// it in place, the storing warp sends it off. A tile that nothing changes is stored as soon as it has come; the workers count
-// it meanwhile. kMap: bulk-tensor copies through maps, which clip at the matrix's edges; else 1-D bulk copies, row by row.
+// Stages in shared memory go round: the loading warp fills one, the workers read it and, where a column has a program,
+// change it in place, the storing warp sends it off. A tile that nothing changes is stored as soon as it has come; the workers
+// count it meanwhile. kMap: bulk-tensor copies through maps, which clip at the matrix's edges; else 1-D bulk copies, row by row.
 //
 // Shared memory: the stages; barriers full, ready and empty of each; the workers' scratch.
 template <class T, Telemetry kTelemetry, Mode kMode, bool kMap>
@@ -71,58 +72,63 @@ __device__ __forceinline__ void forward_bulk(const tma::TensorMap* x_map, const 
     const uint32_t rows_of_stage = stage_rows(g);
     const uint32_t stage_bytes = ceil_div(g.tile_packets, g.box_packets) * g.box_pitch;
     const uint32_t row_bytes = span.columns * sizeof(T);
-    const bool stored = is_stored(p, p.tile_flags[tile]);
-    const bool changed = kMode != Mode::Copy && (p.tile_flags[tile] & kCompute) != 0;
+    const uint32_t warp = threadIdx.x / 32;
 
     auto* full = reinterpret_cast<tma::Barrier*>(shared + g.stages * stage_bytes);
     auto* ready = full + g.stages;
     auto* empty = ready + g.stages;
-    if (threadIdx.x == 0) {
-        for (uint32_t s = 0; s < g.stages; ++s) {
-            tma::init(full[s], 1);
-            tma::init(ready[s], kWarps);
-            tma::init(empty[s], (kWorks ? kWarps : 0) + 1);
-        }
-        tma::fence_barrier_init();
-    }
-    __syncthreads();
-
-    const uint32_t warp = threadIdx.x / 32;
     if (warp == kWarps) {
         if (threadIdx.x % 32 == 0) {
+            for (uint32_t s = 0; s < g.stages; ++s) {
+                tma::init(full[s], 1);
+                tma::init(ready[s], kWarps);
+                tma::init(empty[s], (kWorks ? kWarps : 0) + 1);
+            }
+            tma::fence_barrier_init();
+        }
+        __syncwarp();
+        barriers_made<kForwardBulkThreads>();
+        if (threadIdx.x % 32 == 0) {
             LoadQueue loads(full, g.stages, g.loads_ahead, p.pace);
-            uint32_t stage = 0, parity = 1;  // the first round finds every stage empty
+            StageCursor at{0, 1};  // the first round finds every stage empty
             for (uint32_t block = group; block < row_blocks(g); block += g.groups) {
-                tma::wait(empty[stage], parity);
+                tma::wait(empty[at.stage], at.parity);
                 loads.next();
-                uint8_t* to = shared + stage * stage_bytes;
+                tma::Barrier& arrival = full[at.stage];
+                uint8_t* to = shared + at.stage * stage_bytes;
                 const uint32_t row = block * rows_of_stage;
                 if constexpr (kMap) {
-                    tma::arrive_expect(full[stage], boxes * rows_of_stage * g.box_packets * kPacketBytes);
+                    tma::arrive_expect(arrival, boxes * rows_of_stage * g.box_packets * kPacketBytes);
                     for (uint32_t b = 0; b < boxes; ++b) {
                         const int column = int(span.first + b * g.box_packets * (kPacketBytes / sizeof(T)));
-                        tma::load_tensor(to + b * g.box_pitch, x_map, {column, int(row)}, full[stage]);
+                        tma::load_tensor(to + b * g.box_pitch, x_map, {column, int(row)}, arrival);
                     }
                 } else {
                     const uint32_t rows = min(rows_of_stage, g.rows - row);
-                    tma::arrive_expect(full[stage], rows * row_bytes);
+                    tma::arrive_expect(arrival, rows * row_bytes);
                     const auto* from = static_cast<const uint8_t*>(p.x) + row * p.x_pitch + span.first * sizeof(T);
                     for (uint32_t r = 0; r < rows; ++r) {
-                        tma::load_bulk(to + r * g.tile_packets * kPacketBytes, from + r * p.x_pitch, row_bytes, full[stage]);
+                        tma::load_bulk(to + r * g.tile_packets * kPacketBytes, from + r * p.x_pitch, row_bytes, arrival);
                     }
                 }
-                if (++stage == g.stages) stage = 0, parity ^= 1;
+                at.advance(g.stages);
             }
             loads.end();
         }
     } else if (warp == kWarps + 1) {
+        if constexpr (kTelemetry != Telemetry::Off) {
+            expect_pieces(g, span, p.watched, p.accumulators + (uint64_t(tile) * g.groups + group) * g.pieces);
+        }
+        wait_for_barriers<kForwardBulkThreads>();
         if (threadIdx.x % 32 == 0) {
+            const bool changed = is_changed<kMode>(p, tile), stored = changed || p.in_place == 0;
             // Nobody reads y soon: it should not push out of the cache what the next kernel reads.
             const tma::CachePolicy policy = tma::evict_first();
-            uint32_t stage = 0, parity = 0, freed = 0, issued = 0;
+            StageCursor at{0, 0};
+            uint32_t freed = 0, issued = 0;
             for (uint32_t block = group; block < row_blocks(g); block += g.groups) {
-                tma::wait(changed ? ready[stage] : full[stage], parity);
-                const uint8_t* from = shared + stage * stage_bytes;
+                tma::wait(changed ? ready[at.stage] : full[at.stage], at.parity);
+                const uint8_t* from = shared + at.stage * stage_bytes;
                 const uint32_t row = block * rows_of_stage;
                 if (stored) {
                     if constexpr (kMap) {
@@ -144,27 +150,29 @@ __device__ __forceinline__ void forward_bulk(const tma::TensorMap* x_map, const 
                     tma::wait_group_read<kStoresInFlight>();
                     tma::arrive(empty[freed++ % g.stages]);
                 }
-                if (++stage == g.stages) stage = 0, parity ^= 1;
+                at.advance(g.stages);
             }
             tma::wait_group_read<0>();
         }
     } else if (kWorks) {
-        auto* scratch = reinterpret_cast<ChunkStats*>(empty + g.stages);
+        // What is asked of the memory before the stages fill it comes in a quarter of the time.
+        const bool changed = is_changed<kMode>(p, tile);
         const Place<Worker> place(g, span);
-        Worker worker(p);
+        Worker worker(p, place.first, place.columns);
         typename Worker::Rest rest = Worker::empty_rest();
-        worker.begin(p, place.first, place.columns);
+        wait_for_barriers<kForwardBulkThreads>();
+        auto* scratch = reinterpret_cast<ChunkStats*>(empty + g.stages);
         const uint32_t offset = place.packet / g.box_packets * g.box_pitch + place.packet % g.box_packets * kPacketBytes;
         const uint32_t pitch = g.box_packets * kPacketBytes;
-        uint32_t stage = 0, parity = 0;
+        StageCursor at{0, 0};
         for (uint32_t block = group; block < row_blocks(g); block += g.groups) {
-            tma::wait(full[stage], parity);
+            tma::wait(full[at.stage], at.parity);
             if (place.columns != 0) {
                 const uint32_t rows = place.rows(g, block);
-                auto* at = reinterpret_cast<Packet<T>*>(shared + stage * stage_bytes + offset + place.lane * pitch);
+                auto* own = reinterpret_cast<Packet<T>*>(shared + at.stage * stage_bytes + offset + place.lane * pitch);
                 const uint32_t step = g.row_lanes * pitch / kPacketBytes;
-                const auto get = [=](uint32_t r) { return at[r * step]; };
-                const auto put = [=](uint32_t r, const Packet<T>& packet) { at[r * step] = packet; };
+                const auto get = [=](uint32_t r) { return own[r * step]; };
+                const auto put = [=](uint32_t r, const Packet<T>& packet) { own[r * step] = packet; };
                 // Read once, all at once, where there are registers for it: not beside the programs of twice the columns, nor the
                 // statistics of each.
                 constexpr bool kAtOnce = sizeof(T) == 4 && kTelemetry != Telemetry::Column;
@@ -190,11 +198,11 @@ __device__ __forceinline__ void forward_bulk(const tma::TensorMap* x_map, const 
             __syncwarp();
             if (threadIdx.x % 32 == 0) {
                 if (changed) {
-                    tma::arrive(ready[stage]);
+                    tma::arrive(ready[at.stage]);
                 }
-                tma::arrive(empty[stage]);
+                tma::arrive(empty[at.stage]);
             }
-            if (++stage == g.stages) stage = 0, parity ^= 1;
+            at.advance(g.stages);
         }
         worker.flush(p, tile, group, place.active, scratch, rest);
         worker.report_saturated(p);
@@ -213,11 +221,10 @@ __device__ __forceinline__ void forward_direct(const ForwardParams& p)
     const Geometry& g = p.geometry;
     const uint32_t tile = blockIdx.x % g.tiles, group = blockIdx.x / g.tiles;
     const TileSpan span = tile_span(g, tile);
-    const bool stored = is_stored(p, p.tile_flags[tile]);
+    const bool stored = p.in_place == 0 || is_changed<kMode>(p, tile);
     const Place<Worker> place(g, span);
-    Worker worker(p);
+    Worker worker(p, place.first, place.columns);
     typename Worker::Rest rest = Worker::empty_rest();
-    worker.begin(p, place.first, place.columns);
     const Access<T, kAligned> access(place.columns);
     // [kRows][kWorkers]: this thread's own place, from which the packets are read as often as need be.
     auto* own = reinterpret_cast<Packet<T>*>(shared) + threadIdx.x;
@@ -276,11 +283,10 @@ __device__ __forceinline__ void forward_async(const ForwardParams& p)
     const Geometry& g = p.geometry;
     const uint32_t tile = blockIdx.x % g.tiles, group = blockIdx.x / g.tiles;
     const TileSpan span = tile_span(g, tile);
-    const bool stored = is_stored(p, p.tile_flags[tile]);
+    const bool stored = p.in_place == 0 || is_changed<kMode>(p, tile);
     const Place<Worker> place(g, span);
-    Worker worker(p);
+    Worker worker(p, place.first, place.columns);
     typename Worker::Rest rest = Worker::empty_rest();
-    worker.begin(p, place.first, place.columns);
     const Access<T, true> access(place.columns);
     // [kAsyncStages][kRows][kWorkers]: neighbouring threads, neighbouring banks.
     auto* ring = reinterpret_cast<Packet<T>*>(shared) + threadIdx.x;

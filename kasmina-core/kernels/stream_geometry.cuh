@@ -28,10 +28,11 @@ enum class Telemetry {
 // What is done with a column: bits.
 enum ColumnFlag : uint8_t {
     kCompute = 1,  // it has a program that is not the identity
-    kSums = 2,     // a backward pass wants its sums
+    kSumG = 2,     // a backward pass wants Σg
     kNeedsX = 4,   // a backward pass reads x
     kStraightThrough = 8,  // copied, but its program is a training branch: sums of the task gradient
     kReconstruction = 16,  // copied, but its program is a training branch: sums of T(x) − x
+    kSumGx = 32,           // a backward pass wants Σg·x and Σg·x over x·p > 0
 };
 
 struct Geometry {
@@ -72,6 +73,17 @@ struct ForwardParams {
     uint32_t in_place;               // y is x: tiles that nothing changes are not stored
 };
 static_assert(sizeof(ForwardParams) == 96 + sizeof(Geometry) + 8, "as in Rust");
+
+// Goes round the stages. `parity` is that of the barrier which the next wait is on.
+struct StageCursor {
+    uint32_t stage;
+    uint32_t parity;
+
+    __device__ __forceinline__ void advance(uint32_t stages)
+    {
+        if (++stage == stages) stage = 0, parity ^= 1;
+    }
+};
 
 // The columns of a tile.
 struct TileSpan {

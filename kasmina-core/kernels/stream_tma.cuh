@@ -1,6 +1,8 @@
 // The copy engine in streaming kernels: what a kernel is without it, and what keeps its addresses cheap.
 #pragma once
 
+#include <cstdint>
+
 #include "kasmina_tma.cuh"
 
 // Without the copy engine these are in the fatbin by name alone: the host does not choose them for such a device.
@@ -9,3 +11,20 @@
 #else
 #define KASMINA_WITH_TMA(...) __trap()
 #endif
+
+namespace kasmina::stream {
+
+// The warp that made the barriers of a bulk kernel goes on to load at once; the others wait for them. Whole warps.
+template <uint32_t kThreads>
+__device__ __forceinline__ void barriers_made()
+{
+    asm volatile("bar.arrive 2, %0;" ::"n"(kThreads) : "memory");
+}
+
+template <uint32_t kThreads>
+__device__ __forceinline__ void wait_for_barriers()
+{
+    asm volatile("bar.sync 2, %0;" ::"n"(kThreads) : "memory");
+}
+
+}  // namespace kasmina::stream

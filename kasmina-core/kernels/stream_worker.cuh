@@ -1,7 +1,7 @@
 // One thread of a streaming forward pass: a packet of columns, whose statistics and programs it keeps in registers.
 #pragma once
 
-#include "kasmina_range.cuh"
+#include "kasmina_pairs.cuh"
 #include "stream_access.cuh"
 #include "stream_reduce.cuh"
 
@@ -11,6 +11,8 @@ enum class Mode {
     Copy,     // no column has a program
     Compute,  // some have; whether they are guarded is asked at run time
 };
+
+constexpr uint32_t kForwardBulkThreads = kWorkers + 64;
 
 template <class T, Telemetry kTelemetry, Mode kMode>
 class ForwardWorker {
@@ -36,9 +38,25 @@ public:
         return rest;
     }
 
-    __device__ __forceinline__ explicit ForwardWorker(const ForwardParams& p)
-        : bounds_(kMode == Mode::Compute ? *p.bounds : Bounds{}), dead_epsilon_(p.dead_epsilon)
+    // For the packet that begins at `first`, `columns` of whose columns are in the matrix.
+    __device__ __forceinline__ ForwardWorker(const ForwardParams& p, uint32_t first, uint32_t columns) : dead_epsilon_(p.dead_epsilon)
     {
+        if constexpr (kMode != Mode::Copy) {
+            // All loads before anything waits for one.
+            const auto plan = PacketPlan<kLanes>::load(p.flags, p.programs, first, columns, p.geometry.columns);
+            bounds_ = load_bounds(p.bounds);
+            Reach reach = Reach::none();
+#pragma unroll
+            for (uint32_t j = 0; j < kLanes; ++j) {
+                const bool computed = (plan.flags[j] & kCompute) != 0;
+                computed_ |= static_cast<uint32_t>(computed) << j;
+                program_[j] = computed ? plan.programs[j] : ColumnProgram::identity();
+                reach.include(program_[j]);
+                linear_ = linear_ && program_[j].is_linear();
+            }
+            const float greatest = Storage<T>::kGreatest;
+            allowed_ = reach.allowed(bounds_.guarded != 0 ? minimum(greatest, Reach::limit(bounds_)) : greatest);
+        }
 #pragma unroll
         for (uint32_t u = 0; u < kUnits; ++u) {
             running_[u] = RunningChunk::empty();
@@ -49,21 +67,7 @@ public:
         }
         if constexpr (kPairs) {
             dead_pair_ = pair_at_most<T>(p.dead_epsilon);
-        }
-    }
-
-    // For the packet that begins at `first`, `columns` of whose columns are in the matrix.
-    __device__ __forceinline__ void begin(const ForwardParams& p, uint32_t first, uint32_t columns)
-    {
-        if constexpr (kMode != Mode::Copy) {
-#pragma unroll
-            for (uint32_t j = 0; j < kLanes; ++j) {
-                const bool computed = j < columns && (p.flags[first + j] & kCompute) != 0;
-                computed_ |= static_cast<uint32_t>(computed) << j;
-                program_[j] = computed ? p.programs[first + j] : ColumnProgram::identity();
-                reach_.include(program_[j]);
-                linear_ = linear_ && program_[j].is_linear();
-            }
+            tiny_pair_ = pair_at_least<T>(bounds_.epsilon);
         }
     }
 
@@ -83,20 +87,13 @@ public:
                 count_block<false>(rows, get, again, rest);
             }
         } else if constexpr (kMode == Mode::Compute) {
-            greatest_ = 0.0f;
-            if (bounds_.guarded != 0) {
-                for (uint32_t r = 0; r < rows; ++r) {
-                    float value[kLanes];
-                    get(r).get(value);
-#pragma unroll
-                    for (uint32_t j = 0; j < kLanes; ++j) {
-                        greatest_ = maximum(greatest_, fabsf(value[j]));
-                    }
-                }
-            }
+            greatest_ = kPairs || bounds_.guarded != 0 ? greatest(rows, get) : kInfinity;
         }
         if constexpr (kMode == Mode::Compute) {
-            guards_ = bounds_.guarded == 0 ? kNone : reach_.stays_within(bounds_, greatest_) ? kFlush : kAllGuards;
+            const bool allowed = greatest_ <= allowed_;
+            care_ = bounds_.guarded != 0 ? (allowed ? Care::Flush : Care::All)
+                : allowed || !kPairs     ? Care::None
+                                         : Care::Overflow;
         }
     }
 
@@ -106,10 +103,27 @@ public:
     template <bool kWhole, class Get, class Put>
     __device__ __forceinline__ void transform(uint32_t rows, Get get, Put put)
     {
-        switch (guards_) {
-        case kNone: transform_guarded<kWhole>(Guards<false>(bounds_), rows, get, put); break;
-        case kFlush: transform_guarded<kWhole>(FlushOnly(bounds_), rows, get, put); break;
-        default: transform_guarded<kWhole>(Guards<true>(bounds_), rows, get, put); break;
+        switch (care_) {
+        case Care::None: transform_with<kWhole, false, true>(Guards<false>(bounds_), rows, get, put); break;
+        case Care::Overflow:
+            if constexpr (kPairs) {
+                transform_with<kWhole, false, false>(Guards<false>(bounds_), rows, get, put);
+            }
+            break;
+        case Care::Flush:
+            if constexpr (kPairs) {
+                transform_with<kWhole, true, true>(Guards<false>(bounds_), rows, get, put);
+            } else {
+                transform_with<kWhole, false, true>(FlushOnly(bounds_), rows, get, put);
+            }
+            break;
+        case Care::All:
+            if constexpr (kPairs) {
+                transform_with<kWhole, true, false>(ClampOnly(bounds_), rows, get, put);
+            } else {
+                transform_with<kWhole, false, true>(Guards<true>(bounds_), rows, get, put);
+            }
+            break;
         }
     }
 
@@ -119,15 +133,22 @@ public:
                                           const Rest& rest)
     {
         if constexpr (kTelemetry != Telemetry::Off) {
+            const Geometry& g = p.geometry;
             if (active) {
 #pragma unroll
                 for (uint32_t u = 0; u < kUnits; ++u) {
-                    finish_into(scratch + threadIdx.x * kUnits + u, running_[u], rest.of[u]);
+                    ChunkStats& record = scratch[threadIdx.x * kUnits + u];
+                    if (has_rest_) {
+                        finish_into(&record, running_[u], rest.of[u]);
+                    } else {
+                        record = running_[u].finish();
+                    }
                 }
             }
-            workers_barrier();
-            const uint64_t block = static_cast<uint64_t>(tile) * p.geometry.groups + group;
-            accumulate_pieces(p.geometry, tile, scratch, kUnitColumns, p.watched, p.accumulators + block * p.geometry.pieces);
+            named_barrier<kWorkersBarrier, kWorkers>();
+            const uint64_t block = static_cast<uint64_t>(tile) * g.groups + group;
+            accumulate_pieces<kWorkers, kUnitColumns>(g.chunk, g.tile_columns, tile_span(g, tile), threadIdx.x, g.row_lanes, scratch,
+                                                      p.watched, p.accumulators + block * g.pieces);
         }
     }
 
@@ -144,45 +165,57 @@ public:
     }
 
 private:
-    template <bool kWhole, class Guards, class Get, class Put>
-    __device__ __forceinline__ void transform_guarded(const Guards& guards, uint32_t rows, Get get, Put put)
+    // kFlushes: packets are flushed in pairs, before `guards`. kFits: no output can overflow.
+    template <bool kWhole, bool kFlushes, bool kFits, class Guards, class Get, class Put>
+    __device__ __forceinline__ void transform_with(const Guards& guards, uint32_t rows, Get get, Put put)
     {
         if (linear_) {
-            transform_rows<kWhole, true>(guards, rows, get, put);
+            transform_rows<kWhole>(rows, get, put, [&](const Packet<T>& in) { return transformed<true, kFlushes, kFits>(guards, in); });
         } else {
-            transform_rows<kWhole, false>(guards, rows, get, put);
+            transform_rows<kWhole>(rows, get, put, [&](const Packet<T>& in) { return transformed<false, kFlushes, kFits>(guards, in); });
         }
     }
 
-    template <bool kWhole, bool kLinear, class Guards, class Get, class Put>
-    __device__ __forceinline__ void transform_rows(const Guards& guards, uint32_t rows, Get get, Put put)
+    template <bool kWhole, class Get, class Put, class Change>
+    __device__ __forceinline__ void transform_rows(uint32_t rows, Get get, Put put, Change change)
     {
         if constexpr (kWhole) {
 #pragma unroll
             for (uint32_t r = 0; r < kRows; ++r) {
-                put(r, transformed<kLinear>(guards, get(r)));
+                put(r, change(get(r)));
             }
         } else {
             // Two at a time: one after the other would wait for each packet from shared memory.
 #pragma unroll 2
             for (uint32_t r = 0; r < rows; ++r) {
-                put(r, transformed<kLinear>(guards, get(r)));
+                put(r, change(get(r)));
             }
         }
     }
 
-    template <bool kLinear, class Guards>
+    template <bool kLinear, bool kFlushes, bool kFits, class Guards>
     __device__ __forceinline__ Packet<T> transformed(const Guards& guards, const Packet<T>& packet)
     {
+        Packet<T> in = packet;
+        if constexpr (kFlushes) {
+#pragma unroll
+            for (uint32_t i = 0; i < 4; ++i) {
+                in.words[i] = flush_pair<T>(in.words[i], tiny_pair_);
+            }
+        }
         float value[kLanes];
-        packet.get(value);
+        in.get(value);
         // Every lane, also one that keeps its bits: a branch for each would cost more.
 #pragma unroll
         for (uint32_t j = 0; j < kLanes; ++j) {
             value[j] = kLinear ? apply_linear(program_[j], guards, value[j]) : apply(program_[j], guards, value[j]);
         }
         Packet<T> out;
-        out.put(value, saturated_);
+        if constexpr (kFits) {
+            out.put_within(value);
+        } else {
+            out.put(value, saturated_);
+        }
         if (computed_ != kAll) {
 #pragma unroll
             for (uint32_t j = 0; j < kLanes; ++j) {
@@ -192,6 +225,35 @@ private:
             }
         }
         return out;
+    }
+
+    // The greatest magnitude of what is not counted; a NaN stays.
+    template <class Get>
+    __device__ __forceinline__ float greatest(uint32_t rows, Get get) const
+    {
+        if constexpr (kPairs) {
+            PairMagnitude<T> magnitude;
+#pragma unroll 2
+            for (uint32_t r = 0; r < rows; ++r) {
+                const Packet<T> packet = get(r);
+#pragma unroll
+                for (uint32_t i = 0; i < 4; ++i) {
+                    magnitude.see(packet.words[i]);
+                }
+            }
+            return magnitude.greatest();
+        } else {
+            float all = 0.0f;
+            for (uint32_t r = 0; r < rows; ++r) {
+                float value[kLanes];
+                get(r).get(value);
+#pragma unroll
+                for (uint32_t j = 0; j < kLanes; ++j) {
+                    all = maximum(all, fabsf(value[j]));
+                }
+            }
+            return all;
+        }
     }
 
     // 16-bit values have their extremes and dead elements counted in pairs.
@@ -205,6 +267,8 @@ private:
         ChunkBlock of[kUnits];
         float pivot[kUnits];
         Range range[kPairs ? kRanges : 1];
+        // Of one seed's pairs: the high halves have sums of their own, so that fewer additions wait for one another.
+        ShiftedSums high;
     };
 
     // One packet into the blocks of its columns; the first of a block brings the pivots.
@@ -226,13 +290,17 @@ private:
                     block.range[i] = Range::empty();
                 }
             }
+            if (first) {
+                block.high = ShiftedSums::zero();
+            }
 #pragma unroll
             for (uint32_t i = 0; i < 4; ++i) {
                 block.range[i % kRanges].see(packet.words[i], dead_pair_);
             }
 #pragma unroll
             for (uint32_t j = 0; j < kLanes; ++j) {
-                block.of[j % kUnits].add_sums(value[j], block.pivot[j % kUnits]);
+                ShiftedSums& sums = kUnits == 1 && j % 2 == 1 ? block.high : block.of[j % kUnits].sums;
+                sums.add(value[j], block.pivot[j % kUnits]);
             }
         } else if constexpr (kUnits == 1) {
             block.of[0].add(value, kLanes, block.pivot[0], dead_epsilon_);
@@ -245,9 +313,12 @@ private:
     }
 
     // What the pairs saw, to the units that it belongs to.
-    __device__ __forceinline__ void join_ranges(Block& block) const
+    __device__ __forceinline__ void join_pairs(Block& block) const
     {
         if constexpr (kPairs) {
+            if constexpr (kUnits == 1) {
+                block.of[0].sums.join(block.high);
+            }
 #pragma unroll
             for (uint32_t i = 0; i < kRanges; ++i) {
 #pragma unroll
@@ -278,7 +349,7 @@ private:
                 add(block, false, get(r));
             }
         }
-        join_ranges(block);
+        join_pairs(block);
 #pragma unroll
         for (uint32_t u = 0; u < kUnits; ++u) {
             const uint32_t taken = (kWhole ? kRows : rows) * kUnitColumns;
@@ -287,6 +358,7 @@ private:
                 greatest_ = fmaxf(greatest_, fmaxf(-block.of[u].low, block.of[u].high));
             } else {
                 greatest_ = kInfinity;
+                has_rest_ = true;
                 push_rest(rest.of[u], kUnits == 1 ? kLanes : u, rows, dead_epsilon_, again);
             }
         }
@@ -315,17 +387,21 @@ private:
 
     RunningChunk running_[kUnits];
     ColumnProgram program_[kLanes];
-    Bounds bounds_;
+    Bounds bounds_{};
     uint32_t computed_ = 0;  // bit j: column j has a program
     uint32_t saturated_ = 0;
     float dead_epsilon_;
     uint32_t dead_pair_ = 0;  // the same as `PairRange` takes it
-    // What is left to guard in the block that was counted last.
-    enum { kNone, kFlush, kAllGuards } guards_ = kAllGuards;
+    uint32_t tiny_pair_ = 0;  // ε as `flush_pair` takes it
+    // What is left to care for in the block that was counted last: fast mode's outputs may still overflow their type; of guarded
+    // ones the flush, or all.
+    enum class Care : uint32_t { None, Overflow, Flush, All } care_ = Care::All;
     // The greatest magnitude in it; infinite where something is not finite.
     float greatest_ = 0.0f;
-    Reach reach_ = Reach::none();
+    // The greatest magnitude with which nothing is clamped and nothing overflows.
+    float allowed_ = -1.0f;
     bool linear_ = true;
+    bool has_rest_ = false;
 };
 
 }  // namespace kasmina::stream

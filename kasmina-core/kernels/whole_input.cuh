@@ -158,10 +158,20 @@ private:
     GradientStats* rest_;
 };
 
+// The moments of a warp's lanes about their common mean, the same bits in each lane.
+__device__ __forceinline__ Moments merge_warp(const Moments& own)
+{
+    const unsigned long long n = stream::sum_lanes(static_cast<unsigned long long>(own.n), 32);
+    const double sum = stream::sum_lanes(static_cast<double>(own.n) * own.mean, 32);
+    const double mean = n == 0 ? 0.0 : sum / static_cast<double>(n);
+    const double away = own.mean - mean;
+    return {n, mean, stream::sum_lanes(own.m2 + static_cast<double>(own.n) * (away * away), 32)};
+}
+
 // All threads' moments in a fixed tree; thread 0 has the result. `shared` has a place for each warp.
 __device__ __forceinline__ Moments merge_block(Moments own, Moments (&shared)[kWorkers / 32])
 {
-    own = stream::merge_lanes(own, 32);
+    own = merge_warp(own);
     __syncthreads();
     if (threadIdx.x % 32 == 0) {
         shared[threadIdx.x / 32] = own;

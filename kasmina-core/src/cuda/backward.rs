@@ -17,7 +17,9 @@ use super::params::{
     BackwardParams, COMPUTE, FinalizeParams, RECONSTRUCTION, RawGradientStats, STRAIGHT_THROUGH,
 };
 use super::tune::{self, Key, Pass, TuningSource, Variant, Work};
-use super::variants::{BackwardVariant, Counting, backward_image, element_bytes};
+use super::variants::{
+    BackwardVariant, COUNTERS, Counting, backward_image, element_bytes, is_bulk,
+};
 use crate::DType;
 
 /// What a backward pass reads and writes; all matrices have the same rows and columns.
@@ -61,13 +63,16 @@ impl BackwardReport {
 #[derive(Debug, Default)]
 pub(super) struct BackwardState {
     cuts: Cuts<RawGradientStats>,
-    /// `ColumnTotals` of every group of blocks: [groups][columns].
-    sums: Option<DeviceBuffer<[f64; 4]>>,
+    /// Of every group of blocks: [groups][columns].
+    sums: Option<DeviceBuffer<ColumnTotals>>,
     /// Groups of the latest cut.
     groups: u32,
     /// Of x, dL/dy and dL/dx, with what they were made from: a map is a function of that alone.
     maps: [Option<(MapKey, TensorMap)>; 3],
 }
+
+/// Σg, Σg·x and Σg·x over x·p > 0 of a column: `ColumnTotals` of `kernels/kasmina_program.cuh`.
+pub(super) type ColumnTotals = [f64; 3];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct MapKey {
@@ -240,6 +245,7 @@ impl Streams {
         let count = jobs.host.len() as u32;
         let params = FinalizeParams {
             jobs: jobs.device,
+            programs: self.columns.programs.address(),
             sums,
             rows: views.x.rows.into(),
             count,
@@ -263,7 +269,7 @@ impl Streams {
 
 impl BackwardState {
     /// The column sums of the latest pass, [groups][columns] and maybe more.
-    pub(super) fn sums_mut(&mut self) -> Option<&mut DeviceBuffer<[f64; 4]>> {
+    pub(super) fn sums_mut(&mut self) -> Option<&mut DeviceBuffer<ColumnTotals>> {
         self.sums.as_mut()
     }
 
@@ -329,7 +335,7 @@ fn dense_bytes(dtype: DType, views: &[View]) -> Option<usize> {
 /// Bytes of the threads' totals, `Slots` in the kernels.
 fn slot_bytes(variant: &BackwardVariant) -> u32 {
     let lanes = PACKET_BYTES / variant.element_bytes();
-    lanes * WORKERS * size_of::<[f64; 4]>() as u32
+    lanes * WORKERS * size_of::<ColumnTotals>() as u32
 }
 
 /// What the kernels keep in shared memory. The bulk ones need a stage to load while one is worked on, those with asynchronous
@@ -341,12 +347,15 @@ pub(super) fn needs(variant: &BackwardVariant) -> Needs {
     };
     let (fewest, tuning) = match variant.path {
         LoadPath::TensorMap => (2, bulk),
-        // Row by row, so long rows: 4 KiB, as tuning found.
-        LoadPath::Bulk => (2, Tuning { packets: WORKERS, threads: WORKERS / 2, ..bulk }),
+        // Row by row, so long rows.
+        LoadPath::Bulk => (2, Tuning { packets: COUNTERS, ..bulk }),
         LoadPath::CpAsync => (3, plain),
         LoadPath::Vector16 | LoadPath::Scalar => (1, plain),
     };
-    Needs { matrices: 2, beside: slot_bytes(variant), fewest, lane_rows: LANE_ROWS, tuning }
+    // A thread counts one packet of a tile's rows.
+    let most_packets = if is_bulk(variant.path) { COUNTERS } else { WORKERS };
+    let beside = slot_bytes(variant) + own_scratch_bytes(variant);
+    Needs { most_packets, matrices: 2, beside, fewest, lane_rows: LANE_ROWS, tuning }
 }
 
 /// Bytes of the statistics on their way out of a block.
@@ -356,7 +365,14 @@ fn scratch_bytes(variant: &BackwardVariant) -> u32 {
         Counting::Packet => 1,
         Counting::Column => PACKET_BYTES / variant.element_bytes(),
     };
-    WORKERS * per_thread * size_of::<GradientStats>() as u32
+    let threads = if is_bulk(variant.path) { COUNTERS } else { WORKERS };
+    threads * per_thread * size_of::<GradientStats>() as u32
+}
+
+/// The same where they have a place of their own; others have that of the totals and stages, when those are out.
+fn own_scratch_bytes(variant: &BackwardVariant) -> u32 {
+    let own = is_bulk(variant.path) && variant.counting == Counting::Packet;
+    if own { scratch_bytes(variant) } else { 0 }
 }
 
 /// Dynamic shared memory of a block: the threads' totals with the stages and their barriers, or with the threads' own places;
@@ -372,7 +388,7 @@ pub(super) fn shared_bytes(variant: &BackwardVariant, geometry: &Geometry) -> u3
         LoadPath::CpAsync => 3 * places,
         LoadPath::Vector16 | LoadPath::Scalar => places,
     };
-    (slot_bytes(variant) + pipeline).max(scratch_bytes(variant))
+    (slot_bytes(variant) + pipeline + own_scratch_bytes(variant)).max(scratch_bytes(variant))
 }
 
 #[cfg(test)]
@@ -411,7 +427,7 @@ mod tests {
     fn an_h200_has_several_stages_of_two_matrices() {
         let machine = Machine { multiprocessors: 132, shared_bytes: 232_448, blocks: 1 };
         let layout = SeedLayout::new(8192, 64).expect("a layout");
-        for (dtype, expected) in [(DType::F32, (4, 4)), (DType::Bf16, (4, 4))] {
+        for (dtype, expected) in [(DType::F32, (6, 4)), (DType::Bf16, (5, 4))] {
             let path = LoadPath::TensorMap;
             let variant = BackwardVariant { dtype, path, counting: Counting::Packet };
             let bytes = variant.element_bytes();

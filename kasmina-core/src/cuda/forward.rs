@@ -426,7 +426,7 @@ pub(super) fn needs(variant: &ForwardVariant) -> Needs {
         (false, _, false) => Tuning::PLAIN,
     };
     let beside = if bulk { scratch_bytes(variant) } else { 0 };
-    Needs { matrices: 1, beside, fewest: 1, lane_rows: ROWS, tuning }
+    Needs { most_packets: WORKERS, matrices: 1, beside, fewest: 1, lane_rows: ROWS, tuning }
 }
 
 /// Dynamic shared memory of a block: the stages with their barriers, and the records beside them; or the threads' own places,

@@ -56,6 +56,8 @@ pub(crate) struct Machine {
 /// What a kernel keeps in shared memory, and how it is best cut for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Needs {
+    /// Packets in a row of a tile, at most.
+    pub(crate) most_packets: u32,
     /// Matrices that a stage has rows of.
     pub(crate) matrices: u32,
     /// Bytes beside the stages and their barriers.
@@ -88,12 +90,11 @@ impl Tuning {
     /// The same for kernels with more work than half the threads can do.
     pub(crate) const BULK_BUSY: Self =
         Self { packets: 128, threads: WORKERS, under_way: 64 << 10, stages: 6 };
-    /// Of two matrices, f32: what tuning found on an H200 for a pass that reads both.
+    /// Of two matrices: what tuning found on an H200 for a pass that reads both.
     pub(crate) const BACKWARD: Self =
-        Self { packets: 64, threads: WORKERS, under_way: 96 << 10, stages: 4 };
-    /// The same, 16 bits, where the threads are the limit.
-    pub(crate) const BACKWARD_16: Self =
-        Self { packets: 64, threads: WORKERS, under_way: 64 << 10, stages: 4 };
+        Self { packets: 64, threads: WORKERS, under_way: 96 << 10, stages: 6 };
+    /// The same, 16 bits, of which a packet has twice the columns.
+    pub(crate) const BACKWARD_16: Self = Self { packets: 32, ..Self::BACKWARD };
     /// Without the copy engine, f32.
     pub(crate) const PLAIN: Self =
         Self { packets: 32, threads: WORKERS, under_way: 64 << 10, stages: 3 };
@@ -116,7 +117,8 @@ impl Geometry {
         let (columns, chunk) = (layout.hidden() as u32, layout.chunk() as u32);
         let elements = PACKET_BYTES / element_bytes;
         let tuning = needs.tuning;
-        let tile_packets = tile_packets(rows, columns, chunk, elements, machine, tuning);
+        let most = columns.div_ceil(elements).min(needs.most_packets);
+        let tile_packets = tile_packets(rows, columns, chunk, elements, machine, (tuning, most));
         let tile_columns = tile_packets * elements;
         let tiles = columns.div_ceil(tile_columns);
         let row_lanes = row_lanes(tile_packets, tuning);
@@ -209,7 +211,7 @@ fn tile_packets(
     chunk: u32,
     elements: u32,
     machine: Machine,
-    tuning: Tuning,
+    (tuning, most): (Tuning, u32),
 ) -> u32 {
     let whole_row = columns.div_ceil(elements);
     let enough = |packets: u32| {
@@ -221,7 +223,6 @@ fn tile_packets(
         let tile = packets * elements;
         tile.is_multiple_of(chunk) || chunk.is_multiple_of(tile)
     };
-    let most = whole_row.min(WORKERS);
     // From the preferred width downwards, and only then the wider ones.
     let wide = tuning.packets.min(most);
     let order = || (1..=wide).rev().chain(wide + 1..=most);
@@ -247,8 +248,14 @@ mod tests {
     use proptest::prelude::*;
 
     /// Needs of a forward kernel that only copies and counts packets.
-    const COPY: Needs =
-        Needs { matrices: 1, beside: 256 * 48, fewest: 1, lane_rows: ROWS, tuning: Tuning::BULK };
+    const COPY: Needs = Needs {
+        most_packets: WORKERS,
+        matrices: 1,
+        beside: 256 * 48,
+        fewest: 1,
+        lane_rows: ROWS,
+        tuning: Tuning::BULK,
+    };
 
     fn cut(rows: u32, hidden: usize, chunk: usize, element_bytes: u32, path: LoadPath) -> Geometry {
         let layout = SeedLayout::new(hidden, chunk).expect("a layout");
@@ -266,14 +273,16 @@ mod tests {
             machine in prop::sample::select(MACHINES.to_vec()),
             matrices in 1u32..3,
             tuning in prop::sample::select(vec![Tuning::BULK, Tuning::BULK_BUSY, Tuning::PLAIN]),
+            most_packets in prop::sample::select(vec![WORKERS, WORKERS / 2]),
         ) {
             let layout = SeedLayout::new(hidden, chunk).expect("a layout");
-            let needs = Needs { matrices, tuning, fewest: 2, ..COPY };
+            let needs = Needs { most_packets, matrices, tuning, fewest: 2, ..COPY };
             let g = Geometry::new(rows, layout, element_bytes, path, machine, needs);
             let elements = PACKET_BYTES / element_bytes;
             prop_assert_eq!(g.tile_columns, g.tile_packets * elements);
             prop_assert!(g.tiles * g.tile_columns >= g.columns && (g.tiles - 1) * g.tile_columns < g.columns);
             prop_assert!(g.tile_packets * g.row_lanes <= WORKERS && g.row_lanes >= 1);
+            prop_assert!(g.tile_packets <= most_packets);
             prop_assert!(g.groups >= 1 && g.groups <= rows.div_ceil(g.stage_rows()));
             prop_assert!(g.blocks() <= (machine.multiprocessors * machine.blocks).max(g.tiles));
             // What a tensor map and a barrier allow, and how boxes lie in shared memory.

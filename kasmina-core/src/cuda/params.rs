@@ -7,14 +7,16 @@ use super::geometry::Geometry;
 
 /// Bits of a column's flags: it has a program that is not the identity.
 pub(crate) const COMPUTE: u8 = 1;
-/// A backward pass wants its sums.
-pub(crate) const SUMS: u8 = 2;
+/// A backward pass wants Σg.
+pub(crate) const SUM_G: u8 = 2;
 /// A backward pass reads x.
 pub(crate) const NEEDS_X: u8 = 4;
 /// Copied, but its program is a training branch: sums of the task gradient.
 pub(crate) const STRAIGHT_THROUGH: u8 = 8;
 /// Copied, but its program is a training branch: sums of T(x) − x.
 pub(crate) const RECONSTRUCTION: u8 = 16;
+/// A backward pass wants Σg·x and Σg·x over x·p > 0.
+pub(crate) const SUM_GX: u8 = 32;
 
 /// `ForwardParams`; addresses are the device's.
 #[repr(C)]
@@ -70,6 +72,7 @@ const _: () =
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub(crate) struct FinalizeParams {
     pub(crate) jobs: u64,
+    pub(crate) programs: u64,
     pub(crate) sums: u64,
     pub(crate) rows: u64,
     pub(crate) count: u32,
@@ -78,7 +81,7 @@ pub(crate) struct FinalizeParams {
     pub(crate) has_gradients: u32,
 }
 
-const _: () = assert!(size_of::<FinalizeParams>() == 40, "as in finalize.cu");
+const _: () = assert!(size_of::<FinalizeParams>() == 48, "as in finalize.cu");
 
 /// `Bounds` of `kernels/kasmina_stability.cuh`.
 #[repr(C)]

@@ -13,7 +13,7 @@ use super::job::{
     ROLE_RECONSTRUCTION, ROLE_STRAIGHT_THROUGH, SeedJob, SeedResult,
 };
 use super::matrix::{DeviceMatMut, DeviceMatRef};
-use super::params::{COMPUTE, NEEDS_X, RECONSTRUCTION, STRAIGHT_THROUGH, SUMS};
+use super::params::{COMPUTE, NEEDS_X, RECONSTRUCTION, STRAIGHT_THROUGH, SUM_G, SUM_GX};
 use crate::lower::{Lowered, Program};
 use crate::{Blueprint, Element, Layer, Objective, StabilityMode};
 
@@ -84,7 +84,11 @@ impl Streams {
                 ROLE_STRAIGHT_THROUGH => STRAIGHT_THROUGH,
                 ROLE_RECONSTRUCTION => RECONSTRUCTION,
                 _ => {
-                    let sums = if planned.trainable { SUMS } else { 0 };
+                    let sums = match kind {
+                        _ if !planned.trainable => 0,
+                        KIND_RESIDUAL => SUM_G,
+                        _ => SUM_GX,
+                    };
                     COMPUTE | sums | if reads { NEEDS_X } else { 0 }
                 }
             });

@@ -2,10 +2,10 @@
 //! every place where rounding turns over.
 
 use half::{bf16, f16};
-use kasmina_core::Element;
+use kasmina_core::{Bounds, Element};
 use proptest::prelude::*;
 
-use crate::shim::{edges, shim, value};
+use crate::shim::{self, edges, same, shim, value};
 
 /// A storage type by its number in the shim.
 trait Stored: Element {
@@ -204,7 +204,54 @@ fn pairs<T: Stored>(words: &[u32], dead_epsilon: f32) {
     }
 }
 
+/// Flushed as one by one, clamped then, and the greatest magnitude.
+fn pair_guards<T: Stored>(words: &[u32], bounds: Bounds) {
+    let own = shim::Bounds::from(bounds);
+    let (mut flushed, mut clamped) = (vec![0; words.len()], vec![0.0; 2 * words.len()]);
+    // SAFETY: the words are that many, and each has two places in the last.
+    let greatest = unsafe {
+        (shim().flush_pairs)(
+            T::TYPE,
+            &raw const own,
+            words.as_ptr(),
+            words.len(),
+            flushed.as_mut_ptr(),
+            clamped.as_mut_ptr(),
+        );
+        (shim().pair_magnitude)(T::TYPE, words.as_ptr(), words.len())
+    };
+    let mut expected_greatest = 0.0f32;
+    for (i, clamped) in clamped.iter().enumerate() {
+        let half = |words: &[u32]| T::of((words[i / 2] >> (16 * (i % 2))) as u16).to_f32();
+        let x = half(words);
+        let expected = if x.abs() >= bounds.epsilon { x } else { 0.0 };
+        assert_eq!(half(&flushed).to_bits(), expected.to_bits(), "{x:e} at {:e}", bounds.epsilon);
+        assert!(same(*clamped, bounds.sanitize(x)) || bounds.lower == 0.0 || bounds.upper == 0.0);
+        let beyond = x.is_nan() || x.abs() > expected_greatest;
+        expected_greatest =
+            if expected_greatest.is_nan() || !beyond { expected_greatest } else { x.abs() };
+    }
+    assert!(
+        same(greatest, expected_greatest),
+        "{greatest:e}, not {expected_greatest:e}: {words:x?}"
+    );
+}
+
 proptest! {
+    #[test]
+    fn pairs_are_guarded_as_their_elements_are(
+        words in prop::collection::vec(
+            prop_oneof![any::<u32>(), prop::sample::select(vec![0u32, 0x8000_8000, 1, 0x7f80_7c00, 0x0001_8001, 0xffc0_fe00])],
+            1..=16,
+        ),
+        epsilon in prop_oneof![Just(0.0f32), Just(1e-8), 0.0f32..2.0],
+        upper in prop_oneof![Just(1e6f32), 0.1f32..70.0],
+    ) {
+        let bounds = Bounds { guarded: true, epsilon, lower: -upper, upper };
+        pair_guards::<f16>(&words, bounds);
+        pair_guards::<bf16>(&words, bounds);
+    }
+
     #[test]
     fn pairs_are_seen_as_their_elements_are(
         words in prop::collection::vec(

@@ -6,7 +6,9 @@ use kasmina_oracle as oracle;
 use proptest::prelude::*;
 
 use crate::lower::{ATTENTION, EXPANSION, RESIDUAL, alpha, lower, lower_taps, weight};
-use crate::shim::{self, ColumnTotals, PATH, RECONSTRUCTION, STRAIGHT_THROUGH, shim};
+use crate::shim::{
+    self, ColumnProgram, ColumnTotals, PATH, RECONSTRUCTION, STRAIGHT_THROUGH, shim,
+};
 
 /// Gradients in the parameters' order, and that of alpha.
 type Gradients = (Vec<f32>, f64);
@@ -75,7 +77,7 @@ proptest! {
         parameters.push(s);
         let totals: Vec<ColumnTotals> = columns
             .iter()
-            .map(|&(_, g, gx, gx_on)| ColumnTotals { g, gx, gx_on, square: 0.0 })
+            .map(|&(_, g, gx, gx_on)| ColumnTotals { g, gx, gx_on })
             .collect();
         let (a, s) = (factor * f64::from(alpha), f64::from(s));
         let expected = |sums: &[f64]| -> (Vec<f32>, f64) {
@@ -252,7 +254,10 @@ proptest! {
         let layer = case.oracle(State::Training, oracle::Objective::Reconstruction);
         let expected = layer.backward(&x, &g).expect("a legal layer");
         let totals = case.totals(RECONSTRUCTION, 1.0);
-        let squares = totals.iter().map(|t| t.square).sum();
+        let programs = lower(case.kind, &case.parameters, case.c, 1.0);
+        // SAFETY: one of each.
+        let of = |(p, t): (&ColumnProgram, &ColumnTotals)| unsafe { (shim().squares_of)(p, t) };
+        let squares = programs.iter().zip(&totals).map(of).sum();
         let (factor, loss) = reconstruction(case.rows, case.c, squares);
         let (found, _) = finalize(case.kind, &case.parameters, 1.0, &totals, factor);
         case.check(&found, &expected.seeds[0])?;

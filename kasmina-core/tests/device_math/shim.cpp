@@ -7,7 +7,7 @@
 #include "kasmina_histogram.cuh"
 #include "kasmina_lower.cuh"
 #include "kasmina_moments.cuh"
-#include "kasmina_range.cuh"
+#include "kasmina_pairs.cuh"
 #include "kasmina_split.cuh"
 #include "kasmina_stencil.cuh"
 
@@ -298,12 +298,10 @@ void guard_all(const Bounds* bounds, const float* x, float* sanitized, float* cl
     });
 }
 
-// Answers how far from 0 the guards change nothing but what they flush.
-float flush_all(const Bounds* bounds, const float* x, float* flushed, size_t n)
+void flush_all(const Bounds* bounds, const float* x, float* flushed, size_t n)
 {
     const Guards<true> guards(*bounds);
     for (size_t i = 0; i < n; ++i) flushed[i] = guards.flush(x[i]);
-    return guards.reach();
 }
 
 void strict_of(const Bounds* fixed, float sigmas, const ChunkStats* stats, Bounds* out)
@@ -324,7 +322,7 @@ uint32_t apply_within(const ColumnProgram* programs, const Bounds* bounds, float
 {
     Reach reach = Reach::none();
     for (size_t i = 0; i < n; ++i) reach.include(programs[i]);
-    if (!reach.stays_within(*bounds, greatest)) return 0;
+    if (!(greatest <= reach.allowed(Reach::limit(*bounds)))) return 0;
     const FlushOnly guards(*bounds);
     for (size_t i = 0; i < n; ++i) {
         y[i] = programs[i].is_linear() ? apply_linear(programs[i], guards, x[i]) : apply(programs[i], guards, x[i]);
@@ -347,6 +345,54 @@ void pair_range(uint32_t type, const uint32_t* words, size_t n, float dead_epsil
         }
         return 0;
     });
+}
+
+// Words with |x| < ε and NaN flushed in both halves, and what is clamped of them then.
+void flush_pairs(uint32_t type, const Bounds* bounds, const uint32_t* words, size_t n, uint32_t* flushed, float* clamped)
+{
+    with_type(type, [=](auto of) {
+        using T = decltype(of);
+        const uint32_t threshold = pair_at_least<T>(bounds->epsilon);
+        const ClampOnly clamp(*bounds);
+        for (size_t i = 0; i < n; ++i) {
+            flushed[i] = flush_pair<T>(words[i], threshold);
+            for (uint32_t half = 0; half < 2; ++half) {
+                clamped[2 * i + half] = clamp.sanitize(widen(T{static_cast<uint16_t>(flushed[i] >> 16 * half)}));
+            }
+        }
+        return 0;
+    });
+}
+
+// The greatest magnitude of both halves of some words.
+float pair_magnitude(uint32_t type, const uint32_t* words, size_t n)
+{
+    float greatest = 0.0f;
+    float* out = &greatest;
+    with_type(type, [=](auto of) {
+        PairMagnitude<decltype(of)> magnitude;
+        for (size_t i = 0; i < n; ++i) magnitude.see(words[i]);
+        *out = magnitude.greatest();
+        return 0;
+    });
+    return greatest;
+}
+
+// Sums of finite gradients by values that have the sign of the polarity.
+void sum_signed(const ColumnProgram* program, const float* x, const float* g, size_t n, ColumnSums* out)
+{
+    ColumnSums sums = ColumnSums::zero();
+    for (size_t i = 0; i < n; ++i) {
+        sums.add_gradient(g[i]);
+        sums.add_products(g[i], program->polarity < 0.0f ? -x[i] : x[i]);
+    }
+    const float sign = program->polarity < 0.0f ? -1.0f : 1.0f;
+    *out = {sums.g, sign * sums.gx, program->polarity == 0.0f ? 0.0f : sign * sums.gx_on};
+}
+
+double squares_of(const ColumnProgram* program, const ColumnTotals* totals)
+{
+    return reconstruction_squares(*program, *totals);
 }
 
 void backward_all(uint32_t pass, const ColumnProgram* programs, const Bounds* bounds, const float* x, const float* g,
@@ -372,7 +418,8 @@ void sum_columns(uint32_t pass, const ColumnProgram* programs, const Bounds* bou
             ColumnSums sums = ColumnSums::zero();
             for (size_t r = 0; r < rows; ++r) {
                 const size_t at = r * columns + c;
-                sums.add<true>(step_of(static_cast<Pass>(pass), programs[c], guards, x[at], g[at]));
+                const BackwardStep step = step_of(static_cast<Pass>(pass), programs[c], guards, x[at], g[at]);
+                sums.add(step.masked, step.v, step.on);
                 if (r % 16 == 15 || r + 1 == rows || r + 1 == rows / 2) halves[r < rows / 2 ? 0 : 1].fold(sums);
             }
             halves[0].merge(halves[1]);

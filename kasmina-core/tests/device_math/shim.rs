@@ -62,7 +62,15 @@ pub(crate) struct ColumnTotals {
     pub(crate) g: f64,
     pub(crate) gx: f64,
     pub(crate) gx_on: f64,
-    pub(crate) square: f64,
+}
+
+/// `kasmina::ColumnSums`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct ColumnSums {
+    pub(crate) g: f32,
+    pub(crate) gx: f32,
+    pub(crate) gx_on: f32,
 }
 
 /// `kasmina::AdamW`.
@@ -121,13 +129,17 @@ shim! {
     take_lanes(u32, *mut u16, *const u16, u32, *mut u16);
     float_packet(*const f32, *mut f32, *mut f32);
     guard_all(*const Bounds, *const f32, *mut f32, *mut f32, *mut u8, usize);
-    flush_all(*const Bounds, *const f32, *mut f32, usize) -> f32;
+    flush_all(*const Bounds, *const f32, *mut f32, usize);
     strict_of(*const Bounds, f32, *const ChunkStats, *mut Bounds);
     apply_all(*const ColumnProgram, *const Bounds, *const f32, *mut f32, usize);
     apply_within(*const ColumnProgram, *const Bounds, f32, *const f32, *mut f32, usize) -> u32;
+    flush_pairs(u32, *const Bounds, *const u32, usize, *mut u32, *mut f32);
+    pair_magnitude(u32, *const u32, usize) -> f32;
     pair_range(u32, *const u32, usize, f32, *mut f32, *mut f32, *mut f32);
     backward_all(u32, *const ColumnProgram, *const Bounds, *const f32, *const f32, *mut BackwardStep, usize);
     without_x(*const ColumnProgram, f32) -> f32;
+    sum_signed(*const ColumnProgram, *const f32, *const f32, usize, *mut ColumnSums);
+    squares_of(*const ColumnProgram, *const ColumnTotals) -> f64;
     sum_columns(u32, *const ColumnProgram, *const Bounds, *const f32, *const f32, usize, usize, *mut ColumnTotals);
     push_chunk(*mut ChunkStats, *const f32, usize, f32);
     merge_chunk(*mut ChunkStats, *const ChunkStats);

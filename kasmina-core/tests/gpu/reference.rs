@@ -136,7 +136,10 @@ impl Reference<'_> {
         if on {
             sums.gx_on = sums.gx_on.plus(Bounded::of(masked * v));
         }
-        sums.square = sums.square.plus(Bounded::of(masked * masked));
+        // The device has the squares from the other sums: without the rounding of each T(x) − x, which is here.
+        let rounding = 1.2e-7 * (f64::from(y).abs() + v.abs());
+        let size = masked * masked + masked.abs() * rounding / 1e-5;
+        sums.square = sums.square.plus(Bounded { value: masked * masked, size });
     }
 }
 

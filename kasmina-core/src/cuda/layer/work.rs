@@ -4,7 +4,7 @@ use crate::cuda::job::{
     KIND_ATTENTION_HEAD, KIND_BOTTLENECK, KIND_CONV_FILTER, KIND_DENSE, KIND_MLP_EXPANSION,
     KIND_RESIDUAL, ROLE_PATH, ROLE_RECONSTRUCTION, ROLE_STRAIGHT_THROUGH,
 };
-use crate::cuda::params::{COMPUTE, NEEDS_X, RECONSTRUCTION, STRAIGHT_THROUGH, SUMS};
+use crate::cuda::params::{COMPUTE, NEEDS_X, RECONSTRUCTION, STRAIGHT_THROUGH, SUM_G, SUM_GX};
 use crate::{Blueprint, Objective, State};
 
 /// What a branch that runs is for.
@@ -91,7 +91,11 @@ impl Work {
             Role::StraightThrough => STRAIGHT_THROUGH,
             Role::Reconstruction => RECONSTRUCTION,
             Role::Path => {
-                let sums = if self.gradients { SUMS } else { 0 };
+                let sums = match blueprint {
+                    _ if !self.gradients => 0,
+                    Blueprint::Residual => SUM_G,
+                    _ => SUM_GX,
+                };
                 let x = if self.needs_x(blueprint, guarded) { NEEDS_X } else { 0 };
                 COMPUTE | sums | x
             }
@@ -202,13 +206,13 @@ mod tests {
             |gradients| Work { branch: Some(Branch { role: Role::Path, alpha: 0.5 }), gradients };
         let table = [
             (Blueprint::Residual, false, false, COMPUTE),
-            (Blueprint::Residual, true, false, COMPUTE | SUMS),
-            (Blueprint::Residual, true, true, COMPUTE | SUMS | NEEDS_X),
+            (Blueprint::Residual, true, false, COMPUTE | SUM_G),
+            (Blueprint::Residual, true, true, COMPUTE | SUM_G | NEEDS_X),
             (Blueprint::AttentionHead, false, false, COMPUTE),
             (Blueprint::AttentionHead, false, true, COMPUTE | NEEDS_X),
-            (Blueprint::AttentionHead, true, false, COMPUTE | SUMS | NEEDS_X),
+            (Blueprint::AttentionHead, true, false, COMPUTE | SUM_GX | NEEDS_X),
             (Blueprint::MlpExpansion, false, false, COMPUTE | NEEDS_X),
-            (Blueprint::MlpExpansion, true, true, COMPUTE | SUMS | NEEDS_X),
+            (Blueprint::MlpExpansion, true, true, COMPUTE | SUM_GX | NEEDS_X),
             // Left to kernels of their own, which read x always.
             (Blueprint::ConvFilter { taps: 3 }, true, true, 0),
             (Blueprint::Dense { activation: Activation::Gelu }, true, true, 0),

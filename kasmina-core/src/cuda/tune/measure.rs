@@ -20,7 +20,7 @@ use crate::cuda::forward::{Forward, Streams};
 use crate::cuda::geometry::Geometry;
 use crate::cuda::job::View;
 use crate::cuda::matrix::DeviceMatRef;
-use crate::cuda::params::{COMPUTE, NEEDS_X, RawBounds, SUMS};
+use crate::cuda::params::{COMPUTE, NEEDS_X, RawBounds, SUM_G, SUM_GX};
 use crate::cuda::variants::Counting;
 use crate::{DType, Element, SeedLayout};
 use kasmina_tma::LoadPath;
@@ -153,8 +153,8 @@ impl<T: Element + kasmina_sys::DeviceCopy> Bench<T> {
         let flag = match (key.pass, key.work) {
             (_, Work::Copy) => 0,
             (Pass::Forward | Pass::InPlace, _) => COMPUTE,
-            (Pass::Backward | Pass::Reconstruct, Work::Compute) => COMPUTE | SUMS,
-            (Pass::Backward | Pass::Reconstruct, Work::ReadX) => COMPUTE | SUMS | NEEDS_X,
+            (Pass::Backward | Pass::Reconstruct, Work::Compute) => COMPUTE | SUM_G,
+            (Pass::Backward | Pass::Reconstruct, Work::ReadX) => COMPUTE | SUM_G | SUM_GX | NEEDS_X,
         };
         let columns = &mut streams.columns;
         columns.host_flags.fill(flag);

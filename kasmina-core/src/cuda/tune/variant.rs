@@ -7,7 +7,7 @@ use super::key::{Key, Pass, Work};
 use crate::SeedLayout;
 use crate::cuda::geometry::{Geometry, Machine, Needs, Tuning};
 use crate::cuda::variants::{
-    BackwardVariant, ForwardVariant, backward_image, block_threads, element_bytes, forward_image,
+    BackwardVariant, ForwardVariant, backward_image, element_bytes, forward_image,
 };
 use crate::cuda::{backward, forward};
 
@@ -41,7 +41,10 @@ impl Variant {
     }
 
     pub(super) fn threads(&self) -> u32 {
-        block_threads(self.path())
+        match self {
+            Self::Forward(variant) => variant.threads(),
+            Self::Backward(variant) => variant.threads(),
+        }
     }
 
     /// The fatbin that has it.

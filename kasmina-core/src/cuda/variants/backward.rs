@@ -2,8 +2,11 @@
 
 use kasmina_tma::LoadPath;
 
-use super::{Counting, DTYPES, block_threads, element_bytes, path_name, type_name};
+use super::{Counting, DTYPES, block_threads, element_bytes, is_bulk, path_name, type_name};
 use crate::DType;
+
+/// Threads of the bulk kernels that count and do nothing else.
+pub(crate) const COUNTERS: u32 = 128;
 
 /// A backward kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,7 +53,8 @@ impl BackwardVariant {
 
     /// Threads of a block.
     pub(crate) fn threads(&self) -> u32 {
-        block_threads(self.path)
+        let counts = is_bulk(self.path) && self.counting != Counting::Off;
+        block_threads(self.path) + if counts { COUNTERS } else { 0 }
     }
 
     /// The line of the generated file.

@@ -7,7 +7,7 @@ mod others;
 
 use kasmina_tma::LoadPath;
 
-pub(crate) use backward::BackwardVariant;
+pub(crate) use backward::{BackwardVariant, COUNTERS};
 pub(crate) use forward::ForwardVariant;
 
 use super::geometry::WORKERS;
@@ -60,12 +60,14 @@ fn path_name(path: LoadPath) -> &'static str {
     }
 }
 
+/// Whether the copy engine loads and stores.
+pub(crate) fn is_bulk(path: LoadPath) -> bool {
+    matches!(path, LoadPath::TensorMap | LoadPath::Bulk)
+}
+
 /// Threads of a block: one warp more loads and one stores where the copy engine does it.
-pub(crate) fn block_threads(path: LoadPath) -> u32 {
-    match path {
-        LoadPath::TensorMap | LoadPath::Bulk => WORKERS + 64,
-        _ => WORKERS,
-    }
+fn block_threads(path: LoadPath) -> u32 {
+    WORKERS + if is_bulk(path) { 64 } else { 0 }
 }
 
 /// The generated sources: file name in `kernels/`, and text. One for each pass and storage type, so that they are compiled side
