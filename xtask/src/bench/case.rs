@@ -30,7 +30,9 @@ pub enum Work {
     ForwardTelemetry,
     /// g to `grad_x`, all parameter gradients, and g counted into the seeds' gradient statistics.
     Backward,
-    /// Forward with telemetry, backward, optimizer, `advance_step`.
+    /// Forward with telemetry, backward.
+    ForwardBackward,
+    /// The same, optimizer, `advance_step`.
     Step,
 }
 
@@ -50,7 +52,7 @@ pub enum Seeds {
     OneInEight,
 }
 
-const PASSES: [(Work, Seeds); 8] = [
+const PASSES: [(Work, Seeds); 9] = [
     (Work::Forward, Seeds::Dormant),
     (Work::ForwardTelemetry, Seeds::Dormant),
     (Work::Forward, Seeds::Residual),
@@ -58,6 +60,7 @@ const PASSES: [(Work, Seeds); 8] = [
     (Work::Backward, Seeds::Dormant),
     (Work::Backward, Seeds::ResidualTrains),
     (Work::Backward, Seeds::ExpansionTrains),
+    (Work::ForwardBackward, Seeds::ExpansionTrains),
     (Work::Step, Seeds::OneInEight),
 ];
 
@@ -102,6 +105,7 @@ impl fmt::Display for Work {
             Self::Forward => "forward",
             Self::ForwardTelemetry => "forward + telemetry",
             Self::Backward => "backward",
+            Self::ForwardBackward => "forward + backward",
             Self::Step => "step",
         })
     }
@@ -196,8 +200,8 @@ impl Seeds {
 }
 
 impl Case {
-    /// The ceiling that it is compared with: that of the reads and writes that it is made of. For a step, whose passes read x in
-    /// an eighth of the columns, the copy.
+    /// The ceiling that it is compared with: that of the reads and writes that it is made of. For what is made of both, forward
+    /// and backward, the copy.
     #[must_use]
     pub fn ceiling(&self) -> Ceiling {
         match (self.work, self.seeds.needs_x()) {
@@ -216,7 +220,7 @@ impl Case {
         Ok(match self.work {
             Work::Forward | Work::ForwardTelemetry => 2 * matrix,
             Work::Backward => 2 * matrix + self.x_bytes()?,
-            Work::Step => 4 * matrix + self.x_bytes()?,
+            Work::ForwardBackward | Work::Step => 4 * matrix + self.x_bytes()?,
         })
     }
 
@@ -303,6 +307,7 @@ mod tests {
                 3 * matrix,
                 Ceiling::TwoReadsOneWrite,
             ),
+            (case(Work::ForwardBackward, Seeds::ExpansionTrains, 4), 5 * matrix, Ceiling::Copy),
             // Two of sixteen seeds read their columns of x.
             (case(Work::Step, Seeds::OneInEight, 4), 4 * matrix + matrix / 8, Ceiling::Copy),
         ];
@@ -334,8 +339,8 @@ mod tests {
             cases(true, Some(text)).iter().map(ToString::to_string).collect()
         };
         assert_eq!(
-            names("Backward 8192x8192 bf16 expansion"),
-            ["backward, expansion trains, adaptive, 8192×8192 bf16, chunk 64"]
+            names("Backward 8192x8192 bf16 residual"),
+            ["backward, residual trains, fast, 8192×8192 bf16, chunk 64"]
         );
         assert_eq!(names("step").len(), 4);
         assert_eq!(names("32×768 step").len(), 2);

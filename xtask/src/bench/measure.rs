@@ -145,6 +145,10 @@ impl Bench {
                 Work::Forward => layer.forward(x, &mut y, &plain),
                 Work::ForwardTelemetry => layer.forward(x, &mut y, &measured),
                 Work::Backward => layer.backward(x, g, &mut grad_x, &measured),
+                Work::ForwardBackward => {
+                    layer.forward(x, &mut y, &measured)?;
+                    layer.backward(x, g, &mut grad_x, &measured)
+                }
                 Work::Step => {
                     layer.forward(x, &mut y, &measured)?;
                     layer.backward(x, g, &mut grad_x, &measured)?;

@@ -1,12 +1,13 @@
 //! `cargo xtask bench`: how fast the layer's passes are on a GPU, each beside what that GPU can do at best in the same run.
 //!
-//! [`case`] says what is measured, [`buffers`] keep the cache cold, [`clock`] times, [`measure`](mod@measure) runs, and
-//! [`report`] shows it.
+//! [`case`] says what is measured, [`buffers`] keep the cache cold, [`clock`] times, [`measure`](mod@measure) runs, [`peers`]
+//! are what others take for the same, and [`report`] shows it.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use half::{bf16, f16};
 use kasmina_core::cuda::CudaError;
@@ -18,6 +19,7 @@ pub mod case;
 pub mod clock;
 pub mod header;
 pub mod measure;
+pub mod peers;
 pub mod report;
 pub mod summary;
 
@@ -25,6 +27,7 @@ use case::Case;
 use clock::Clock;
 use header::Header;
 use measure::Bench;
+use peers::{Peers, PeersError};
 use report::{Report, SCHEMA};
 
 /// Times of every case: an odd number, so that the median is one of them.
@@ -46,6 +49,15 @@ pub struct Args {
     /// The GPU's number
     #[arg(long, value_name = "N", default_value_t = 0)]
     device: u32,
+    /// Time PyTorch and Triton at the same work afterwards, where a Python has them
+    #[arg(long)]
+    peers: bool,
+    /// That Python [default: KASMINA_PYTHON, else python3]
+    #[arg(long, value_name = "FILE", requires = "peers")]
+    python: Option<PathBuf>,
+    /// For all peers together
+    #[arg(long, value_name = "SECONDS", requires = "peers", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    peers_timeout: u64,
 }
 
 /// Why nothing was measured, or not written.
@@ -75,7 +87,7 @@ pub enum BenchError {
 #[must_use]
 pub fn main(args: &Args) -> ExitCode {
     match run(args, &mut io::stdout().lock()) {
-        Ok(report) if report.failed() == 0 => ExitCode::SUCCESS,
+        Ok(report) if report.is_whole() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error}");
@@ -90,15 +102,34 @@ pub fn main(args: &Args) -> ExitCode {
 /// See [`BenchError`].
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<Report, BenchError> {
     let cases = choose(args)?;
-    let report = measure(args, &cases)?;
-    // Before the table: a closed pipe must not cost the numbers.
-    if let Some(path) = &args.json {
-        let failed = output_error(path);
-        let text = serde_json::to_string_pretty(&report).map_err(|e| failed(e.into()))?;
-        fs::write(path, text + "\n").map_err(failed)?;
+    let mut report = measure(args, &cases)?;
+    // Before the peers, which take minutes, and the table: neither a stopped run nor a closed pipe must cost the numbers.
+    save(args, &report)?;
+    if args.peers {
+        report.peers = Some(run_peers(args, &cases, &report).map_err(|e| e.to_string()));
+        save(args, &report)?;
     }
     report.write(out).map_err(output_error("the table".as_ref()))?;
     Ok(report)
+}
+
+fn save(args: &Args, report: &Report) -> Result<(), BenchError> {
+    let Some(path) = &args.json else { return Ok(()) };
+    let failed = output_error(path);
+    let text = serde_json::to_string_pretty(report).map_err(|e| failed(e.into()))?;
+    fs::write(path, text + "\n").map_err(failed)
+}
+
+fn run_peers(args: &Args, cases: &[Case], report: &Report) -> Result<Peers, PeersError> {
+    let options = peers::Options {
+        python: peers::python(args.python.as_deref()),
+        device: args.device,
+        repetitions: report.header.repetitions,
+        limit: Duration::from_secs(args.peers_timeout),
+    };
+    let cases: Vec<Case> =
+        cases.iter().copied().filter(|case| peers::has_peers(case, args.quick)).collect();
+    peers::run(&options, &report.header.device, &cases, &report.rows)
 }
 
 fn choose(args: &Args) -> Result<Vec<Case>, BenchError> {
@@ -126,7 +157,8 @@ fn measure(args: &Args, cases: &[Case]) -> Result<Report, BenchError> {
     let stream = Stream::new(engine.context()).map_err(CudaError::from)?;
     let clock = Clock::new(&stream, repetitions)?;
     let bench = Bench::new(engine, clock, header.l2_bytes.into());
-    let mut report = Report { schema: SCHEMA, header, ceilings: Vec::new(), rows: Vec::new() };
+    let mut report =
+        Report { schema: SCHEMA, header, ceilings: Vec::new(), rows: Vec::new(), peers: None };
     for group in cases.chunk_by(|a, b| a.matrices == b.matrices) {
         let Some(matrices) = group.first().map(|case| case.matrices) else { continue };
         eprintln!("{matrices}: {} lines", group.len());
@@ -156,7 +188,15 @@ mod tests {
     use super::*;
 
     fn args(only: Option<&str>) -> Args {
-        Args { quick: true, only: only.map(str::to_owned), json: None, device: 0 }
+        Args {
+            quick: true,
+            only: only.map(str::to_owned),
+            json: None,
+            device: 0,
+            peers: false,
+            python: None,
+            peers_timeout: 600,
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::buffers::Count;
 use super::case::{Case, Ceiling, Matrices};
 use super::header::Header;
+use super::peers::Peers;
 use super::summary::{Summary, Timing, terabytes_per_second};
 
 /// Of the JSON: a key that goes or means something else counts it up, a new key does not.
@@ -24,6 +25,9 @@ pub struct Report {
     pub ceilings: Vec<CeilingRow>,
     /// One a case.
     pub rows: Vec<Row>,
+    /// What others take for the same, or why it was not measured; `None` where it was not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peers: Option<Result<Peers, String>>,
 }
 
 /// A ceiling.
@@ -148,6 +152,13 @@ impl Report {
         self.rows.iter().filter(|row| row.outcome.is_err()).count()
     }
 
+    /// Whether nothing that was begun failed. Peers that are not there did not.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let peers = self.peers.iter().flatten();
+        self.failed() == 0 && peers.map(Peers::failed).sum::<usize>() == 0
+    }
+
     /// Writes where and how it was measured, the table, and what failed.
     ///
     /// # Errors
@@ -157,7 +168,7 @@ impl Report {
         writeln!(out, "{}", self.table())?;
         writeln!(
             out,
-            "bytes: forward x and y; backward g and grad_x, and x where gradients need it; a step both; parameters not counted"
+            "bytes: forward x and y; backward g and grad_x, and x where gradients need it; forward + backward and a step both; parameters not counted"
         )?;
         writeln!(
             out,
@@ -173,42 +184,64 @@ impl Report {
                 Ok(_) => {}
             }
         }
+        match &self.peers {
+            None => {}
+            Some(Ok(peers)) => peers.write(out)?,
+            Some(Err(why)) => writeln!(out, "peers: not run, because {why}")?,
+        }
         let failed = self.failed();
         writeln!(out, "{} measured, {failed} failed", self.rows.len() - failed)
     }
 
     fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-        // A rule under the header only, as in the other tables of these commands.
-        table.remove_style(TableComponent::HorizontalLines);
-        table.remove_style(TableComponent::MiddleIntersections);
-        table.set_header(COLUMNS);
+        let mut rows = Vec::new();
         let mut shown: Option<Matrices> = None;
         for row in &self.rows {
             let matrices = row.case.matrices;
             // Ceilings stand before the first case of their matrices.
             if shown.replace(matrices) != Some(matrices) {
                 let of = self.ceilings.iter().filter(|ceiling| ceiling.matrices == matrices);
-                for ceiling in of {
-                    table.add_row(ceiling_cells(ceiling));
-                }
+                rows.extend(of.map(ceiling_cells));
             }
-            table.add_row(cells(row));
+            rows.push(cells(row));
         }
-        for right in NUMBERS..COLUMNS.len() {
-            if let Some(column) = table.column_mut(right) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        table
+        table(&COLUMNS, NUMBERS, rows)
     }
 }
 
-fn cells(row: &Row) -> Vec<String> {
-    let Case { work, seeds, chunk, matrices } = row.case;
+/// A table whose columns from `numbers` on are numbers.
+pub(super) fn table(
+    columns: &[&str],
+    numbers: usize,
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    // A rule under the header only, as in the other tables of these commands.
+    table.remove_style(TableComponent::HorizontalLines);
+    table.remove_style(TableComponent::MiddleIntersections);
+    table.set_header(columns);
+    for row in rows {
+        table.add_row(row);
+    }
+    for right in numbers..columns.len() {
+        if let Some(column) = table.column_mut(right) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// The cells that say what a line is of.
+pub(super) fn case_cells(case: &Case) -> Vec<String> {
+    let Case { work, seeds, chunk, matrices } = case;
     let mut cells = vec![work.to_string(), seeds.to_string()];
-    cells.extend([shape(&matrices), matrices.dtype.to_string(), chunk.to_string()]);
+    cells.extend([shape(matrices), matrices.dtype.to_string(), chunk.to_string()]);
+    cells
+}
+
+fn cells(row: &Row) -> Vec<String> {
+    let mut cells = case_cells(&row.case);
     match &row.outcome {
         Err(_) => cells.push("FAILED".to_owned()),
         Ok(measured) => {
@@ -235,7 +268,8 @@ fn shape(matrices: &Matrices) -> String {
     format!("{}×{}", matrices.rows, matrices.hidden)
 }
 
-fn times(summary: Option<Summary>) -> [String; 3] {
+/// Median, p10 and p90 in microseconds.
+pub(super) fn times(summary: Option<Summary>) -> [String; 3] {
     let text = |of: fn(&Summary) -> f64| {
         summary.as_ref().map_or_else(|| "-".to_owned(), |s| format!("{:.2}", 1e3 * of(s)))
     };
@@ -263,7 +297,13 @@ mod tests {
             Row { case, outcome: Ok(measured) },
             Row::failed(Case { chunk: 64, ..case }, "no memory"),
         ];
-        Report { schema: SCHEMA, header: Header::example(), ceilings: vec![ceiling], rows }
+        Report {
+            schema: SCHEMA,
+            header: Header::example(),
+            ceilings: vec![ceiling],
+            rows,
+            peers: None,
+        }
     }
 
     #[test]
@@ -284,9 +324,23 @@ mod tests {
             "forward dormant 1000×1000 f32 16 2.50 2.50 2.50 3.200 80.0 of device copy 20"
         );
         assert!(text.contains("FAILED forward, dormant, 1000×1000 f32, chunk 64: no memory"));
-        assert!(text.ends_with("1 measured, 1 failed\n"));
+        assert!(text.ends_with("1 measured, 1 failed\n") && !text.contains("peer"));
         let ceiling = text.find("device copy").expect("the ceiling");
         assert!(ceiling < text.find("forward   ").expect("the case"), "{text}");
+    }
+
+    #[test]
+    fn peers_that_are_not_there_are_told_of_and_no_failure() {
+        let mut report = report();
+        report.rows.truncate(1);
+        report.peers = Some(Err("python3 has no PyTorch".to_owned()));
+        let mut out = Vec::new();
+        report.write(&mut out).expect("it can be written");
+        let text = String::from_utf8(out).expect("it is text");
+        assert!(text.contains("\npeers: not run, because python3 has no PyTorch\n"), "{text}");
+        assert!(report.is_whole());
+        let json = serde_json::to_value(&report).expect("it is JSON");
+        assert_eq!(json["peers"]["Err"], "python3 has no PyTorch");
     }
 
     #[test]

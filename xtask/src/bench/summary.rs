@@ -1,9 +1,10 @@
 //! From the times of one thing to the numbers that are shown of it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Times of one thing, each the mean over `launches` of it in a row, in milliseconds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Timing {
     /// One a repetition, in their order.
     pub milliseconds: Vec<f64>,

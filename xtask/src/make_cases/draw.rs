@@ -242,7 +242,7 @@ impl Draw {
 }
 
 /// Fills in what the oracle says must come out.
-fn expect(case: &mut Case) -> Result<(), DrawError> {
+pub(crate) fn expect(case: &mut Case) -> Result<(), DrawError> {
     let outcome = backend::Oracle.run(case)?;
     let seeds = outcome.seeds.into_iter().map(|s| SeedExpectation {
         parameters: s.parameters,

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 mod draw;
 
+pub(crate) use draw::expect;
 pub use draw::{Draw, DrawError, Limits};
 
 /// Arguments of `cargo xtask make-cases`.

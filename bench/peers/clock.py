@@ -1,0 +1,88 @@
+"""Times on the device's clock, in the way of `xtask/src/bench/clock.rs`: everything is queued before anything
+is waited for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from collections.abc import Callable
+
+import torch
+
+WARM_UP = 5
+PROBE = 20
+SHORT_MS = 0.020
+BATCH = 20
+FEWEST_SETS = 3
+# Matrices of a set, and those of them that the smallest pass touches.
+MATRICES = 4
+TOUCHED = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """How many sets of matrices are gone round, and whether the second-level cache stays cold by that."""
+
+    sets: int
+    cold: bool
+
+
+def count(matrix_bytes: int) -> Count:
+    """As `xtask/src/bench/buffers.rs` counts them."""
+    l2 = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
+    free, _ = torch.cuda.mem_get_info()
+    wanted = max(2 * l2 // (TOUCHED * matrix_bytes) + 2, FEWEST_SETS)
+    fitting = free // 4 // (MATRICES * matrix_bytes)
+    if fitting == 0:
+        one, free = matrix_bytes >> 20, free >> 20
+        raise MemoryError(f"four matrices of {one} MiB do not fit a quarter of the {free} MiB that are free")
+    return Count(min(wanted, fitting), fitting >= wanted)
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Each the mean over `launches` in a row."""
+
+    milliseconds: list[float]
+    launches: int
+
+    @property
+    def median(self) -> float:
+        return sorted(self.milliseconds)[len(self.milliseconds) // 2]
+
+
+def time(launch: Callable[[int], object], repetitions: int) -> Timing:
+    """Times `launch`, which queues one pass and is told how many were queued before."""
+    marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repetitions)]
+    turn = 0
+
+    def queue(launches: int) -> None:
+        nonlocal turn
+        for _ in range(launches):
+            launch(turn)
+            turn += 1
+
+    # PyTorch makes an event when it is first recorded; not between the launches, please.
+    for start, end in marks:
+        start.record()
+        end.record()
+    queue(WARM_UP)
+    start, end = marks[0]
+    start.record()
+    queue(PROBE)
+    end.record()
+    end.synchronize()
+    launches = BATCH if start.elapsed_time(end) / PROBE < SHORT_MS else 1
+    gc.collect()
+    gc.disable()
+    try:
+        queue(WARM_UP)
+        for start, end in marks:
+            start.record()
+            queue(launches)
+            end.record()
+        torch.cuda.synchronize()
+    finally:
+        gc.enable()
+    return Timing([start.elapsed_time(end) / launches for start, end in marks], launches)
