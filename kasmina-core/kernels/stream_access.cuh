@@ -13,8 +13,21 @@ constexpr uint32_t kAsyncStages = 3;
 // The flags and the programs of a packet's columns, of which `columns` are in the matrix: the others have no flags and any program.
 template <uint32_t kLanes>
 struct PacketPlan {
+    static constexpr uint32_t kBytesOfColumn = 22;
+
     uint32_t flags[kLanes];
     ColumnProgram programs[kLanes];
+
+    static __device__ __forceinline__ PacketPlan nothing()
+    {
+        PacketPlan plan;
+#pragma unroll
+        for (uint32_t j = 0; j < kLanes; ++j) {
+            plan.flags[j] = 0;
+            plan.programs[j] = ColumnProgram::identity();
+        }
+        return plan;
+    }
 
     // From global memory, of a matrix of `all` columns. Without a branch, so that all loads are under way together.
     static __device__ __forceinline__ PacketPlan load(const uint8_t* flags, const ColumnProgram* programs, uint32_t first,
@@ -37,8 +50,8 @@ struct PacketPlan {
     }
 
     // The same through shared memory: neighbouring threads load neighbouring columns of the tile, which for eight columns a thread
-    // is a quarter of the accesses. Called by the first kWorkers threads; `shared` has room for 21 bytes a column of a whole tile and
-    // is free again afterwards.
+    // is a quarter of the accesses. Called by the first kWorkers threads; `shared` has room for kBytesOfColumn of each column of a
+    // whole tile and is free again afterwards.
     static __device__ __forceinline__ PacketPlan load_together(const uint8_t* flags, const ColumnProgram* programs, const TileSpan& span,
                                                                uint32_t in_tile, uint32_t columns, void* shared)
     {

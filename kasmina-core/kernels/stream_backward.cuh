@@ -78,9 +78,9 @@ private:
 
     __device__ __forceinline__ void load() const
     {
+        // A tile with nothing to do has none, and no stage is filled.
+        const uint32_t users = max(1u, (works() ? kWarps : 0) + (counts() ? kCountingWarps : 0) + (task_.reads_g ? 1 : 0));
         if (threadIdx.x % 32 == 0) {
-            // A tile with nothing to do has none, and no stage is filled.
-            const uint32_t users = max(1u, (works() ? kWarps : 0) + (counts() ? kCountingWarps : 0) + (task_.reads_g ? 1 : 0));
             for (uint32_t s = 0; s < stages_; ++s) {
                 tma::init(full(s), 1);
                 tma::init(ready(s), kWarps);

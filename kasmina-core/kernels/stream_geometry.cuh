@@ -18,6 +18,8 @@ constexpr uint32_t kPacketBytes = 16;
 constexpr uint32_t kWorkers = 256;
 // Rows that a thread takes at a time: their statistics are one block of the moments.
 constexpr uint32_t kRows = 8;
+// The same where nothing is computed, through the copy engine: twice the threads at stages of the same size.
+constexpr uint32_t kCopiedRows = 4;
 
 enum class Telemetry {
     Off,

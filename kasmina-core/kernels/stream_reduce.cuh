@@ -116,7 +116,7 @@ __device__ __noinline__ void accumulate_pieces(uint32_t chunk, uint32_t tile_col
         const uint32_t width = real ? (to - from + kUnitColumns - 1) / kUnitColumns : 1;
         const uint32_t own = width * row_lanes;
         // ⌊i / width⌋ for the small numbers here: (i + ½) / width is further from an integer than this is wrong.
-        const float inverse = 1.0f / static_cast<float>(width);
+        const float inverse = __frcp_rn(static_cast<float>(width));
         const Stats sum = merge_records<Stats>(thread & ((1u << log2_lanes) - 1), real ? own + 1 : 0, log2_lanes, [=](uint32_t i) -> const Stats& {
             const uint32_t row = static_cast<uint32_t>((static_cast<float>(i) + 0.5f) * inverse);
             return i < own ? units[row * per_row + begin + i - row * width] : accumulators[piece];

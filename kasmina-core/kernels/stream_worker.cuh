@@ -14,7 +14,8 @@ enum class Mode {
 
 constexpr uint32_t kForwardBulkThreads = kWorkers + 64;
 
-template <class T, Telemetry kTelemetry, Mode kMode>
+// kMost: rows at a time, at most.
+template <class T, Telemetry kTelemetry, Mode kMode, uint32_t kMost>
 class ForwardWorker {
 public:
     static constexpr uint32_t kLanes = Packet<T>::kLanes;
@@ -38,13 +39,13 @@ public:
         return rest;
     }
 
-    // For the packet that begins at `first`, `columns` of whose columns are in the matrix.
-    __device__ __forceinline__ ForwardWorker(const ForwardParams& p, uint32_t first, uint32_t columns) : dead_epsilon_(p.dead_epsilon)
+    using Plan = PacketPlan<kLanes>;
+
+    // For a packet with this plan, which matters where columns are computed.
+    __device__ __forceinline__ ForwardWorker(const ForwardParams& p, const Bounds& bounds, const Plan& plan)
+        : bounds_(bounds), dead_epsilon_(p.dead_epsilon)
     {
         if constexpr (kMode != Mode::Copy) {
-            // All loads before anything waits for one.
-            const auto plan = PacketPlan<kLanes>::load(p.flags, p.programs, first, columns, p.geometry.columns);
-            bounds_ = load_bounds(p.bounds);
             Reach reach = Reach::none();
 #pragma unroll
             for (uint32_t j = 0; j < kLanes; ++j) {
@@ -74,14 +75,14 @@ public:
     // Whether `transform` changes anything.
     __device__ __forceinline__ bool computes() const { return kMode != Mode::Copy && computed_ != 0; }
 
-    // Counts up to kRows packets: `get(r)` is the r-th, `again(r)` the same once more for the slow way, from memory, so that
+    // Counts up to kMost packets: `get(r)` is the r-th, `again(r)` the same once more for the slow way, from memory, so that
     // what `get` reads can stay in registers. And sees whether `transform` has to clamp any of them.
     template <class Get, class Again>
     __device__ __forceinline__ void count(uint32_t rows, Get get, Again again, Rest& rest)
     {
         if constexpr (kTelemetry != Telemetry::Off) {
             greatest_ = 0.0f;
-            if (rows == kRows) {
+            if (rows == kMost) {
                 count_block<true>(rows, get, again, rest);
             } else if (rows > 0) {
                 count_block<false>(rows, get, again, rest);
@@ -98,7 +99,7 @@ public:
     }
 
     // What becomes of the packets that were counted last: takes the r-th from `get(r)` and gives it to `put(r, packet)`. Columns
-    // without a program keep their bits, which a conversion to f32 and back would not promise for a NaN. kWhole: there are kRows
+    // without a program keep their bits, which a conversion to f32 and back would not promise for a NaN. kWhole: there are kMost
     // of them, and `get` is cheap.
     template <bool kWhole, class Get, class Put>
     __device__ __forceinline__ void transform(uint32_t rows, Get get, Put put)
@@ -181,7 +182,7 @@ private:
     {
         if constexpr (kWhole) {
 #pragma unroll
-            for (uint32_t r = 0; r < kRows; ++r) {
+            for (uint32_t r = 0; r < kMost; ++r) {
                 put(r, change(get(r)));
             }
         } else {
@@ -337,9 +338,9 @@ private:
         add(block, true, get(0));
         if constexpr (kWhole) {
             // All at once, unless there are so many statistics that the packets do not fit into registers beside them.
-            constexpr uint32_t kAtOnce = kUnits == 8 ? 1 : kRows;
+            constexpr uint32_t kAtOnce = kUnits == 8 ? 1 : kMost;
 #pragma unroll kAtOnce
-            for (uint32_t r = 1; r < kRows; ++r) {
+            for (uint32_t r = 1; r < kMost; ++r) {
                 add(block, false, get(r));
             }
         } else {
@@ -352,7 +353,7 @@ private:
         join_pairs(block);
 #pragma unroll
         for (uint32_t u = 0; u < kUnits; ++u) {
-            const uint32_t taken = (kWhole ? kRows : rows) * kUnitColumns;
+            const uint32_t taken = (kWhole ? kMost : rows) * kUnitColumns;
             if (running_[u].accepts(block.of[u], taken)) {
                 running_[u].merge(block.of[u], taken);
                 greatest_ = fmaxf(greatest_, fmaxf(-block.of[u].low, block.of[u].high));

@@ -11,7 +11,7 @@ use super::columns::Columns;
 use super::cuts::{self, Cuts};
 use super::engine::{Engine, ForwardKernel};
 use super::error::CudaError;
-use super::geometry::{Geometry, Needs, PACKET_BYTES, ROWS, Tuning, WORKERS};
+use super::geometry::{COPIED_ROWS, Geometry, Needs, PACKET_BYTES, ROWS, Tuning, WORKERS};
 use super::job::View;
 use super::loading;
 use super::matrix::{DeviceMatMut, DeviceMatRef};
@@ -417,16 +417,18 @@ fn scratch_bytes(variant: &ForwardVariant) -> u32 {
 pub(super) fn needs(variant: &ForwardVariant) -> Needs {
     let bulk = matches!(variant.path, LoadPath::TensorMap | LoadPath::Bulk);
     let (narrow, by_column) = (variant.element_bytes() == 2, variant.counting == Counting::Column);
-    // Half of the threads suffice for what is little work.
-    let busy = u32::from(narrow) + u32::from(by_column) + u32::from(variant.computes) >= 2;
-    let tuning = match (bulk, busy, narrow) {
-        (true, true, _) => Tuning::BULK_BUSY,
-        (true, false, _) => Tuning::BULK,
+    let light = u32::from(narrow) + u32::from(by_column) + u32::from(variant.computes) < 2;
+    let tuning = match (bulk, light, narrow) {
+        (true, _, _) if !variant.computes => Tuning::BULK_COPY,
+        // Half of the threads suffice for what is little work.
+        (true, true, _) => Tuning::BULK,
+        (true, false, _) => Tuning::BULK_BUSY,
         (false, _, true) => Tuning::PLAIN_16,
         (false, _, false) => Tuning::PLAIN,
     };
     let beside = if bulk { scratch_bytes(variant) } else { 0 };
-    Needs { most_packets: WORKERS, matrices: 1, beside, fewest: 1, lane_rows: ROWS, tuning }
+    let lane_rows = if bulk && !variant.computes { COPIED_ROWS } else { ROWS };
+    Needs { most_packets: WORKERS, matrices: 1, beside, fewest: 1, lane_rows, tuning }
 }
 
 /// Dynamic shared memory of a block: the stages with their barriers, and the records beside them; or the threads' own places,
@@ -437,7 +439,8 @@ pub(super) fn shared_bytes(variant: &ForwardVariant, geometry: &Geometry) -> u32
     let scratch = scratch_bytes(variant);
     match variant.path {
         LoadPath::TensorMap | LoadPath::Bulk => {
-            geometry.stages * (geometry.stage_bytes() + BARRIERS) + scratch
+            let barriers = (geometry.stages * BARRIERS).next_multiple_of(PACKET_BYTES);
+            geometry.stages * geometry.stage_bytes() + barriers + scratch
         }
         LoadPath::CpAsync => scratch.max(ASYNC_STAGES * places),
         LoadPath::Vector16 | LoadPath::Scalar => scratch.max(places),

@@ -14,6 +14,8 @@ pub(crate) const PACKET_BYTES: u32 = 16;
 pub(crate) const WORKERS: u32 = 256;
 /// Rows that a thread takes at a time, at most.
 pub(crate) const ROWS: u32 = 8;
+/// The same of kernels that compute nothing, through the copy engine.
+pub(crate) const COPIED_ROWS: u32 = 4;
 /// The greatest side of a tensor map's box, elements.
 const MAX_BOX: u32 = 256;
 /// What a block keeps of shared memory for its barriers and for what the compiler declares.
@@ -84,7 +86,10 @@ pub(crate) struct Tuning {
 }
 
 impl Tuning {
-    /// The choice for an H200, of the sweep in docs/kernels.md.
+    /// The choice for an H200 where nothing is computed, of the sweeps in docs/kernels.md.
+    pub(crate) const BULK_COPY: Self =
+        Self { packets: 128, threads: WORKERS, under_way: 64 << 10, stages: 12 };
+    /// The same for what is little work.
     pub(crate) const BULK: Self =
         Self { packets: 128, threads: 128, under_way: 64 << 10, stages: 8 };
     /// The same for kernels with more work than half the threads can do.
