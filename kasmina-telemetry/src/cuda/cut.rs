@@ -1,0 +1,186 @@
+//! How data are cut for the kernels. Everything here follows from shape, type and alignment alone, because the shape of every
+//! tree of sums hangs on it: never from the device.
+
+/// Bytes of a packet.
+pub(super) const PACKET: u64 = 16;
+/// Strips of a piece: a warp each.
+pub(super) const STRIPS: u64 = 8;
+/// Packets of the shortest strip: four for each lane.
+const LEAST_STRIP: u64 = 128;
+/// Packets that one block reads as fast as several would, which have to meet: 64 KiB.
+const ONE_PIECE: u64 = 4096;
+/// Pieces that keep a large device busy to the end: large ones for most of the data, and small ones behind them, so that blocks
+/// run out of work at nearly the same time.
+const PIECES: u64 = 4096;
+/// Of 8 parts of the data, those in large pieces.
+const LARGE_PARTS: u64 = 7;
+/// A large piece's length over a small one's.
+const RATIO: u64 = 8;
+
+/// A segment in pieces of eight strips each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PieceCut {
+    pub(super) large: u64,
+    pub(super) pieces: u64,
+    pub(super) large_strip: u64,
+    pub(super) small_strip: u64,
+}
+
+impl PieceCut {
+    /// The cut of `packets`, the only segment.
+    pub(super) fn flat(packets: u64) -> Self {
+        if packets <= ONE_PIECE {
+            return Self::uniform(packets, packets.div_ceil(STRIPS).next_multiple_of(32).max(32));
+        }
+        let strip = (packets / (STRIPS * PIECES)).next_power_of_two().max(LEAST_STRIP);
+        if strip <= LEAST_STRIP {
+            return Self::uniform(packets, LEAST_STRIP);
+        }
+        let large = packets / (STRIPS * strip) * LARGE_PARTS / 8;
+        let small_strip = (strip / RATIO).max(LEAST_STRIP);
+        let rest = packets - large * STRIPS * strip;
+        Self {
+            large,
+            pieces: large + rest.div_ceil(STRIPS * small_strip),
+            large_strip: strip,
+            small_strip,
+        }
+    }
+
+    /// The cut of each of `segments` segments of at most `packets`.
+    pub(super) fn of_many(packets: u64, segments: u64) -> Self {
+        let wanted = (PIECES / segments.max(1)).max(1);
+        Self::uniform(
+            packets,
+            packets.div_ceil(STRIPS * wanted).next_power_of_two().max(LEAST_STRIP),
+        )
+    }
+
+    fn uniform(packets: u64, strip: u64) -> Self {
+        let pieces = packets.div_ceil(STRIPS * strip).max(1);
+        Self { large: 0, pieces, large_strip: strip, small_strip: strip }
+    }
+}
+
+/// How a segment's lanes are grouped: a kernel of this name, for segments of up to so many packets in one go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Group {
+    pub(super) lanes: u64,
+    pub(super) packets: u64,
+    pub(super) rounds: u64,
+}
+
+impl Group {
+    const fn new(lanes: u64, packets: u64) -> Self {
+        Self { lanes, packets, rounds: 4 / packets }
+    }
+
+    /// For equal segments of `packets` each.
+    pub(super) fn of_equal(packets: u64) -> Self {
+        match packets {
+            0..=1 => Self::new(1, 1),
+            2 => Self::new(2, 1),
+            3..=4 => Self::new(4, 1),
+            5..=8 => Self::new(4, 2),
+            9..=16 => Self::new(4, 4),
+            17..=32 => Self::new(8, 4),
+            33..=64 => Self::new(16, 4),
+            _ => Self::new(32, 4),
+        }
+    }
+
+    /// For segments between offsets that have `packets` on average.
+    pub(super) fn of_average(packets: u64) -> Self {
+        match packets {
+            0..=2 => Self::new(1, 1),
+            3..=8 => Self::new(4, 2),
+            9..=32 => Self::new(8, 4),
+            _ => Self::new(32, 4),
+        }
+    }
+
+    /// Elements of the longest segment between offsets that a group takes itself, of `lanes` elements a packet.
+    pub(super) fn limit(&self, lanes: u64) -> u64 {
+        16 * lanes * self.lanes * self.packets
+    }
+
+    /// The kernel's ending.
+    pub(super) fn name(&self) -> String {
+        format!("{}x{}", self.lanes, self.packets)
+    }
+
+    /// Blocks of `threads` that take all segments in one go.
+    pub(super) fn blocks(&self, segments: u64, threads: u64) -> u64 {
+        let at_once = self.rounds * (threads / self.lanes);
+        segments.div_ceil(at_once)
+    }
+}
+
+/// How a matrix is cut for reductions over rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ColumnCut {
+    pub(super) across: u64,
+    pub(super) tiles: u64,
+    pub(super) block_rows: u64,
+    pub(super) blocks: u64,
+}
+
+/// Threads of a block of the column kernels.
+pub(super) const COLUMN_THREADS: u64 = 256;
+/// Blocks that a matrix is cut into, where it has rows enough.
+const COLUMN_BLOCKS: u64 = 1024;
+/// Rows that a thread should have at least.
+const THREAD_ROWS: u64 = 8;
+
+impl ColumnCut {
+    /// For threads of `width` columns each. `columns` is not 0.
+    pub(super) fn new(rows: u64, columns: u64, width: u64) -> Self {
+        let threads = columns.div_ceil(width);
+        let across = threads.next_power_of_two().min(32);
+        let tiles = threads.div_ceil(across);
+        let down = COLUMN_THREADS / across;
+        let block_rows = rows
+            .div_ceil((COLUMN_BLOCKS / tiles).max(1))
+            .max(down * THREAD_ROWS)
+            .next_multiple_of(down);
+        Self { across, tiles, block_rows, blocks: rows.div_ceil(block_rows) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Packets that the pieces of a cut cover together.
+    fn covered(cut: &PieceCut) -> u64 {
+        STRIPS * (cut.large * cut.large_strip + (cut.pieces - cut.large) * cut.small_strip)
+    }
+
+    #[test]
+    fn pieces_cover_everything_once_and_are_not_too_many() {
+        let sizes = (0..34).flat_map(|k| [(1_u64 << k) - 1, 1 << k, (1 << k) + 1]).chain([1000, 99_991]);
+        for packets in sizes {
+            for cut in [PieceCut::flat(packets), PieceCut::of_many(packets, 1), PieceCut::of_many(packets, 500)] {
+                assert!(covered(&cut) >= packets, "{packets}: {cut:?}");
+                assert!(cut.pieces >= 1 && cut.pieces < 3 * PIECES, "{packets}: {cut:?}");
+                // The last piece has something.
+                let last = STRIPS * if cut.pieces > cut.large { cut.small_strip } else { cut.large_strip };
+                assert!(packets == 0 || covered(&cut) - last < packets, "{packets}: {cut:?}");
+            }
+        }
+        assert_eq!(PieceCut::flat(ONE_PIECE).pieces, 1);
+    }
+
+    #[test]
+    fn columns_and_rows_are_covered_once() {
+        for rows in [0, 1, 7, 64, 8192, 1_000_003] {
+            for (columns, width) in [(1, 1), (3, 1), (4, 4), (8192, 4), (8192, 8), (100_000, 1)] {
+                let cut = ColumnCut::new(rows, columns, width);
+                assert!(cut.tiles * cut.across * width >= columns);
+                assert!((cut.tiles - 1) * cut.across * width < columns);
+                assert!(cut.blocks * cut.block_rows >= rows && (rows == 0) == (cut.blocks == 0));
+                assert!(rows == 0 || (cut.blocks - 1) * cut.block_rows < rows);
+            }
+        }
+    }
+}
