@@ -1,9 +1,9 @@
 // Reductions over the rows of a row-major matrix: one result a column, or one a chunk of neighbouring columns.
 //
-// A thread keeps its columns, a 16-byte packet of them where alignment allows and one otherwise, and walks rows, so everything
-// stays in registers. The threads of a block that share columns are joined in a fixed tree, and each block writes one record a
-// column; a small kernel merges those of all blocks of rows, and of a chunk's columns, in a fixed order. How the matrix is cut
-// follows from its shape alone.
+// A thread keeps its columns, four of them where alignment allows and one otherwise, and walks rows, so everything
+// stays in registers. The threads of a block that share columns are joined in a fixed tree, then as many neighbouring columns of
+// one chunk as a power of two allows, and each block writes one record for those; a small kernel merges those of all blocks of
+// rows, and the rest of a chunk's, in a fixed order. How the matrix is cut follows from its shape alone.
 #pragma once
 
 #include "reduce_pieces.cuh"
@@ -19,39 +19,50 @@ struct ColumnParams {
     uint64_t columns;
     uint64_t x_stride;        // elements from row to row
     uint64_t y_stride;
-    void* partials;           // [blocks, columns]
-    void* out;                // [ceil(columns / chunk)]
-    uint64_t chunk;           // columns of a result
+    void* partials;           // [blocks, runs]
+    void* out;                // [ceil(runs / chunk)]
+    uint64_t chunk;           // runs of a result
     uint64_t block_rows;      // rows of a block
     uint64_t blocks;          // of rows
     uint64_t tiles;           // of columns
     Settings settings;
     uint32_t across;          // threads side by side, a power of two
-    uint32_t padding;
+    uint32_t run;             // columns that a block makes one record of: 1, or kWidth times a power of two, `across` at most
 };
 static_assert(sizeof(ColumnParams) == 136 && offsetof(ColumnParams, settings) == 96, "as in Rust");
+
+// Columns of a thread, where rows allow: with eight of the 16-bit floats their statistics would leave the registers.
+constexpr uint32_t kWideColumns = 4;
 
 // kWidth columns of one row.
 template <class T, uint32_t kWidth>
 struct Cells {
-    Packet packet;
-    T one;
+    static constexpr uint32_t kBytes = kWidth * sizeof(T);
+    std::conditional_t<kBytes == 16, Packet, std::conditional_t<kBytes == 8, uint2, T>> raw;
 
     __device__ __forceinline__ void load(const T* from)
     {
-        if constexpr (kWidth == 1) {
-            one = *from;
+        if constexpr (kBytes == 16) {
+            raw = load_packet(from);
+        } else if constexpr (kBytes == 8) {
+            asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(raw.x), "=r"(raw.y) : "l"(from));
         } else {
-            packet = load_packet(from);
+            raw = *from;
         }
     }
 
     __device__ __forceinline__ void get(typename Element<T>::Value (&value)[kWidth]) const
     {
-        if constexpr (kWidth == 1) {
-            value[0] = widen(one);
+        if constexpr (kBytes == 16) {
+            unpack<T>(raw, value);
+        } else if constexpr (kBytes == 8) {
+            static_assert(sizeof(T) == 2, "four of them");
+            value[0] = widen(T{static_cast<uint16_t>(raw.x)});
+            value[1] = widen(T{static_cast<uint16_t>(raw.x >> 16)});
+            value[2] = widen(T{static_cast<uint16_t>(raw.y)});
+            value[3] = widen(T{static_cast<uint16_t>(raw.y >> 16)});
         } else {
-            unpack<T>(packet, value);
+            value[0] = widen(raw);
         }
     }
 };
@@ -114,7 +125,10 @@ __device__ __forceinline__ void columns(const ColumnParams& p)
             take(a, b);
         }
     }
-    auto* out = static_cast<typename Lane::Record*>(p.partials) + block * p.columns + column;
+    using Record = typename Lane::Record;
+    const uint64_t runs = (p.columns + p.run - 1) / p.run;
+    auto* out = static_cast<Record*>(p.partials) + block * runs;
+    Record all = Record::neutral();
 #pragma unroll
     for (uint32_t w = 0; w < kWidth; ++w) {
         shared[threadIdx.x] = lanes[w];
@@ -126,8 +140,19 @@ __device__ __forceinline__ void columns(const ColumnParams& p)
             }
             __syncthreads();
         }
-        if (lane == 0 && column < p.columns) out[w] = lanes[w].record(0);
+        if (lane == 0 && column < p.columns) {
+            const Record record = lanes[w].record(0, end_row - first_row);
+            if (p.run == 1) {
+                out[column + w] = record;
+            } else {
+                all.merge(record);
+            }
+        }
     }
+    // The threads with the columns' totals are those of the first warp, or some of them.
+    if (p.run == 1 || threadIdx.x >= kWarp) return;
+    for (uint32_t distance = p.run / kWidth / 2; distance > 0; distance /= 2) all.merge(from_lane_below(all, distance));
+    if (lane == 0 && column < p.columns && place % (p.run / kWidth) == 0) out[column / p.run] = all;
 }
 
 // A warp brings together what the blocks of rows found for a result's columns.
@@ -136,14 +161,15 @@ __device__ __forceinline__ void merge_columns(const ColumnParams& p)
 {
     const uint32_t rank = threadIdx.x % kWarp;
     const uint64_t result = (uint64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
+    const uint64_t runs = (p.columns + p.run - 1) / p.run;
     const uint64_t first = result * p.chunk;
-    if (first >= p.columns) return;
-    const uint64_t width = p.columns - first < p.chunk ? p.columns - first : p.chunk;
+    if (first >= runs) return;
+    const uint64_t width = runs - first < p.chunk ? runs - first : p.chunk;
     const auto* partials = static_cast<const Record*>(p.partials) + first;
     Record record = Record::neutral();
 #pragma unroll 2
     for (uint64_t i = rank; i < width * p.blocks; i += kWarp) {
-        record.merge(load_partial(partials + i / width * p.columns + i % width));
+        record.merge(load_partial(partials + i / width * runs + i % width));
     }
     merge_lanes<kWarp>(record);
     if (rank == 0) put(p.out, result, record, p.settings);

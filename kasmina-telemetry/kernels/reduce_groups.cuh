@@ -1,7 +1,7 @@
 // Many segments, each for a few neighbouring lanes: equal ones, and ones between offsets.
 //
-// A group of lanes asks for the packets of several segments before it takes the first, so that short segments keep as many loads
-// under way as long ones do. Lanes of a group are joined in a fixed tree; nothing else meets.
+// A group of lanes asks for several packets before it takes the first, of several segments where they are short, so that those
+// keep as many loads under way as long ones do. Lanes of a group are joined in a fixed tree; nothing else meets.
 //
 // Between offsets, a segment that is long for its group is put on a queue instead, cut into pieces; the kernel that follows hands
 // the pieces to whole blocks. Where in the queue a segment lies depends on who came first, what becomes of it does not.
@@ -74,8 +74,86 @@ __device__ __forceinline__ Range range_of(const SegmentParams& p, uint64_t segme
     return {p.lead + begin, p.lead + end};
 }
 
-template <class T, class Lane, uint32_t kGroup, uint32_t kPackets, uint32_t kRounds, bool kOffsets>
-__device__ __forceinline__ void groups(const SegmentParams& p)
+// Equal segments of whole packets. Lanes of a group take neighbouring packets, and ask for those of `kRounds` segments at once.
+template <class T, class Lane, uint32_t kGroup, uint32_t kPackets, uint32_t kRounds>
+__device__ __forceinline__ void plain_groups(const SegmentParams& p)
+{
+    using Value = typename Element<T>::Value;
+    constexpr uint32_t kGroups = kWarp / kGroup;
+    const auto* x = static_cast<const Packet*>(p.x);
+    const uint32_t rank = threadIdx.x % kGroup, group = threadIdx.x % kWarp / kGroup;
+    const uint64_t warp = (uint64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
+    const uint64_t warps = uint64_t{gridDim.x} * blockDim.x / kWarp;
+    const auto length = static_cast<uint32_t>(p.segment / kLanes<T>);
+    const uint64_t whole = p.elements / p.segment;
+
+    for (uint64_t base = warp * kRounds * kGroups; base < whole; base += warps * kRounds * kGroups) {
+        // Groups behind the last segment look at that one again, and keep what they find to themselves.
+        const auto left = static_cast<uint32_t>(whole - base < kRounds * kGroups ? whole - base : kRounds * kGroups);
+        const Packet* from = x + base * length + rank;
+        Packet packets[kRounds][kPackets];
+        Value pivot[kRounds];
+#pragma unroll
+        for (uint32_t r = 0; r < kRounds; ++r) {
+            const uint32_t segment = r * kGroups + group < left ? r * kGroups + group : left - 1;
+#pragma unroll
+            for (uint32_t k = 0; k < kPackets; ++k) {
+                if (rank + k * kGroup < length) packets[r][k] = load_packet(from + segment * length + k * kGroup);
+            }
+            if constexpr (Lane::kPivot) pivot[r] = widen(*reinterpret_cast<const T*>(from + segment * length - rank));
+        }
+#pragma unroll
+        for (uint32_t r = 0; r < kRounds; ++r) {
+            Lane lane;
+            lane.begin(Lane::kPivot ? pivot[r] : Value{}, p.settings);
+            const auto take = [&](const Packet& packet, uint32_t at) {
+                Value value[kLanes<T>];
+                unpack<T>(packet, value);
+                lane.take(value, at);
+            };
+#pragma unroll
+            for (uint32_t k = 0; k < kPackets; ++k) {
+                if (rank + k * kGroup < length) take(packets[r][k], rank + k * kGroup);
+            }
+            if constexpr (kGroup == kWarp) {
+                static_assert(kRounds == 1, "one segment a warp");
+#pragma unroll 1
+                for (uint32_t at = rank + kPackets * kGroup; at < length; at += kPackets * kGroup) {
+                    const Packet* more = from - rank + at;
+#pragma unroll
+                    for (uint32_t k = 0; k < kPackets; ++k) {
+                        if (at + k * kGroup < length) packets[r][k] = load_packet(more + k * kGroup);
+                    }
+#pragma unroll
+                    for (uint32_t k = 0; k < kPackets; ++k) {
+                        if (at + k * kGroup < length) take(packets[r][k], at + k * kGroup);
+                    }
+                }
+            }
+            __syncwarp();
+            join_lanes<kGroup>(lane);
+            if (rank == 0 && r * kGroups + group < left) {
+                put(p.out, base + r * kGroups + group, lane.record(0, p.segment), p.settings);
+            }
+        }
+    }
+    // A short last segment.
+    if (whole < p.segments && warp == 0) {
+        const Range range{whole * p.segment, p.elements};
+        const uint64_t first = first_packet<T>(range);
+        Lane lane;
+        lane.begin(pivot_of<Lane>(static_cast<const T*>(p.x), range, first), p.settings);
+        walk<T, kWarp, 1>(lane, static_cast<const T*>(p.x), range, first, end_packet<T>(range), first, threadIdx.x % kWarp);
+        __syncwarp();
+        join_lanes<kWarp>(lane);
+        if (threadIdx.x == 0) put(p.out, whole, lane.record(0, range.end - range.begin), p.settings);
+    }
+}
+
+// Segments that begin and end anywhere, equal or between offsets. Packets that two segments share are read by both; only where a
+// packet leaves the data is it read element by element.
+template <class T, class Lane, uint32_t kGroup, uint32_t kPackets>
+__device__ __forceinline__ void ragged_groups(const SegmentParams& p)
 {
     using Value = typename Element<T>::Value;
     constexpr uint32_t kGroups = kWarp / kGroup;
@@ -83,85 +161,65 @@ __device__ __forceinline__ void groups(const SegmentParams& p)
     const uint32_t rank = threadIdx.x % kGroup, group = threadIdx.x % kWarp / kGroup;
     const uint64_t warp = (uint64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
     const uint64_t warps = uint64_t{gridDim.x} * blockDim.x / kWarp;
-    // Packets that can be read as a whole, whichever segments their elements belong to.
-    const uint64_t safe = (p.lead + kLanes<T> - 1) / kLanes<T>, safe_end = (p.lead + p.elements) / kLanes<T>;
 
-    for (uint64_t base = warp * kRounds * kGroups; base < p.segments; base += warps * kRounds * kGroups) {
-        Range range[kRounds];
-        Packet packets[kRounds][kPackets];
-        Value pivot[kRounds];
-        bool queued[kRounds];
-#pragma unroll
-        for (uint32_t r = 0; r < kRounds; ++r) {
-            const uint64_t segment = base + r * kGroups + group;
-            range[r] = segment < p.segments ? range_of(p, segment) : Range{p.lead, p.lead};
-            queued[r] = false;
-            if constexpr (kOffsets) {
-                queued[r] = range[r].end - range[r].begin > p.limit;
-            }
-            const uint64_t first = first_packet<T>(range[r]) + rank;
+    for (uint64_t base = warp * kGroups; base < p.segments; base += warps * kGroups) {
+        const uint64_t segment = base + group;
+        const Range range = segment < p.segments ? range_of(p, segment) : Range{p.lead, p.lead};
+        const uint64_t elements = range.end - range.begin;
+        const bool queued = elements > p.limit;
+        // From here on all is counted from the segment's first packet; no group takes more than 2^32 elements.
+        const uint64_t first = first_packet<T>(range);
+        const auto skip = static_cast<uint32_t>(range.begin - first * kLanes<T>);
+        const uint32_t total = queued || elements == 0 ? 0 : skip + static_cast<uint32_t>(elements);
+        const uint32_t length = (total + kLanes<T> - 1) / kLanes<T>;
+        const bool head = first * kLanes<T> < p.lead;
+        const bool tail = (first + length) * kLanes<T> > p.lead + p.elements;
+        const Packet* from = reinterpret_cast<const Packet*>(x) + first;
+        Lane lane;
+        lane.begin(length != 0 ? pivot_of<Lane>(x, range, first) : Value{}, p.settings);
+#pragma unroll 1
+        for (uint32_t at = rank; at < length; at += kPackets * kGroup) {
+            Packet packets[kPackets];
 #pragma unroll
             for (uint32_t k = 0; k < kPackets; ++k) {
-                const uint64_t packet = first + k * kGroup;
-                const bool inside = packet * kLanes<T> < range[r].end && !queued[r];
-                if (inside && packet >= safe && packet < safe_end) {
-                    packets[r][k] = load_packet(reinterpret_cast<const Packet*>(x) + packet);
+                const uint32_t packet = at + k * kGroup;
+                const bool outside = (packet == 0 && head) || (packet + 1 == length && tail);
+                if (packet < length && !outside) packets[k] = load_packet(from + packet);
+            }
+#pragma unroll
+            for (uint32_t k = 0; k < kPackets; ++k) {
+                const uint32_t packet = at + k * kGroup;
+                if (packet >= length) continue;
+                if ((packet == 0 && head) || (packet + 1 == length && tail)) {
+                    take_edge(lane, x, range, first + packet, packet);
+                    continue;
+                }
+                Value value[kLanes<T>];
+                unpack<T>(packets[k], value);
+                const uint32_t start = packet == 0 ? skip : 0, left = total - packet * kLanes<T>;
+                if (start == 0 && left >= kLanes<T>) {
+                    lane.take(value, packet);
+                } else {
+                    lane.take_part(value, start, left < kLanes<T> ? left : kLanes<T>, packet);
                 }
             }
-            pivot[r] = pivot_of<Lane>(x, range[r], first - rank);
         }
-#pragma unroll
-        for (uint32_t r = 0; r < kRounds; ++r) {
-            const uint64_t segment = base + r * kGroups + group;
-            Lane lane;
-            lane.begin(pivot[r], p.settings);
-            const uint64_t first = first_packet<T>(range[r]), end = end_packet<T>(range[r]);
-            if (range[r].begin < range[r].end && !queued[r]) {
-#pragma unroll
-                for (uint32_t k = 0; k < kPackets; ++k) {
-                    const uint64_t packet = first + rank + k * kGroup;
-                    if (packet >= end) continue;
-                    const auto at = static_cast<uint32_t>(packet - first);
-                    if (packet < safe || packet >= safe_end) {
-                        take_edge(lane, x, range[r], packet, at);
-                        continue;
-                    }
-                    Value value[kLanes<T>];
-                    unpack<T>(packets[r][k], value);
-                    const uint64_t start = packet * kLanes<T>;
-                    if (start >= range[r].begin && start + kLanes<T> <= range[r].end) {
-                        lane.take(value, at);
-                    } else {
-#pragma unroll
-                        for (uint32_t i = 0; i < kLanes<T>; ++i) {
-                            if (start + i >= range[r].begin && start + i < range[r].end) lane.take_one(value[i], at);
-                        }
-                    }
-                }
-                if (end - first > kGroup * kPackets) {
-                    walk<T, kGroup, kPackets>(lane, x, range[r], first + kGroup * kPackets, end, first, rank);
-                }
-            }
-            __syncwarp();
-            join_lanes<kGroup>(lane);
-            if (rank == 0 && segment < p.segments && !queued[r]) {
-                put(p.out, segment, lane.record(0), p.settings);
-            }
-            if constexpr (kOffsets) {
-                // All lanes write the pieces of one segment after the other.
-                uint32_t waiting = __ballot_sync(kEveryLane, queued[r] && rank == 0);
-                while (waiting != 0) {
-                    const uint32_t who = __ffs(static_cast<int>(waiting)) - 1;
-                    waiting &= waiting - 1;
-                    const uint64_t which = base + r * kGroups + who / kGroup;
-                    const QueueCut<T> cut(range_of(p, which));
-                    unsigned long long start = 0;
-                    if (threadIdx.x % kWarp == 0) start = atomicAdd(&p.head->pieces, static_cast<unsigned long long>(cut.pieces));
-                    start = __shfl_sync(kEveryLane, start, 0);
-                    for (uint64_t i = threadIdx.x % kWarp; i < cut.pieces; i += kWarp) {
-                        p.queue[start + i] = {which, static_cast<uint32_t>(i), static_cast<uint32_t>(cut.pieces)};
-                    }
-                }
+        __syncwarp();
+        join_lanes<kGroup>(lane);
+        if (rank == 0 && segment < p.segments && !queued) {
+            put(p.out, segment, lane.record(0, elements), p.settings);
+        }
+        // All lanes write the pieces of one segment after the other.
+        uint32_t waiting = __ballot_sync(kEveryLane, queued && rank == 0);
+#pragma unroll 1
+        for (; waiting != 0; waiting &= waiting - 1) {
+            const uint64_t which = base + (__ffs(static_cast<int>(waiting)) - 1) / kGroup;
+            const QueueCut<T> cut(range_of(p, which));
+            unsigned long long place = 0;
+            if (threadIdx.x % kWarp == 0) place = atomicAdd(&p.head->pieces, static_cast<unsigned long long>(cut.pieces));
+            place = __shfl_sync(kEveryLane, place, 0);
+            for (uint64_t i = threadIdx.x % kWarp; i < cut.pieces; i += kWarp) {
+                p.queue[place + i] = {which, static_cast<uint32_t>(i), static_cast<uint32_t>(cut.pieces)};
             }
         }
     }

@@ -4,7 +4,8 @@
 // or parts of one, is joined with the lanes beside it, and becomes a record. A packet is looked at as a whole first: one test of
 // its sum or its greatest finds any NaN, and only then are elements looked at one by one, out of the way of the usual.
 //
-// `at` is the packet's ordinal among those of the piece; `first` of partial() is the piece's first packet.
+// `at` is the packet's ordinal among those of the piece. record() is told the piece's first packet and how many elements all joined
+// lanes have seen, which who calls it knows and no lane need count.
 #pragma once
 
 #include "reduce_records.cuh"
@@ -20,11 +21,25 @@ struct Settings {
     uint32_t relations;  // of a count: the kLess… that match
     float dead_epsilon;  // of statistics
     uint32_t propagate;  // whether a NaN makes a segment's or a column's result NaN; else it is passed over
-    uint32_t padding;
+    uint32_t compact;    // whether extremes leave as two f32, those of segments and columns
 };
 static_assert(sizeof(Settings) == 32, "as in Rust");
 
 constexpr uint32_t kLess = 1, kEqual = 2, kGreater = 4, kUnordered = 8;
+
+// A word or two of the lane `distance` further on.
+template <class V>
+__device__ __forceinline__ V below(V value, uint32_t distance)
+{
+    return __shfl_down_sync(0xffffffffu, value, distance);
+}
+
+__device__ __forceinline__ __int128 below(__int128 value, uint32_t distance)
+{
+    const auto low = below(static_cast<unsigned long long>(value), distance);
+    const auto high = below(static_cast<long long>(value >> 64), distance);
+    return static_cast<__int128>(high) << 64 | low;
+}
 
 // A packet with something out of the ordinary in it.
 template <class T, class Lane>
@@ -34,6 +49,20 @@ __device__ __forceinline__ void take_each(Lane& lane, const typename Element<T>:
     for (uint32_t i = 0; i < kLanes<T>; ++i) lane.take_one(value[i], at);
 }
 
+// Hands a packet on in parts of at most four values: eight f64 at once would take the registers of loads under way.
+template <class T, class F>
+__device__ __forceinline__ void by_fours(const typename Element<T>::Value (&value)[kLanes<T>], F take)
+{
+    constexpr uint32_t kPart = kLanes<T> < 4 ? kLanes<T> : 4;
+#pragma unroll
+    for (uint32_t i = 0; i < kLanes<T>; i += kPart) {
+        typename Element<T>::Value part[kPart];
+#pragma unroll
+        for (uint32_t j = 0; j < kPart; ++j) part[j] = value[i + j];
+        take(part);
+    }
+}
+
 template <class T>
 struct SumLane {
     using Value = typename Element<T>::Value;
@@ -41,10 +70,9 @@ struct SumLane {
     static constexpr bool kPivot = false;
 
     // i64 alone can leave 64 bits within a strip.
-    using Total = std::conditional_t<Element<T>::kFloat, double, std::conditional_t<sizeof(T) == 8, __int128, int64_t>>;
+    using Total = std::conditional_t<Element<T>::kFloat, double, std::conditional_t<sizeof(T) == 8, __int128, long long>>;
 
     Total sum = 0;
-    uint32_t taken = 0;
     uint32_t nans = 0;
 
     __device__ __forceinline__ void begin(Value, const Settings&) {}
@@ -52,14 +80,16 @@ struct SumLane {
     __device__ __forceinline__ void take(const Value (&value)[kLanes<T>], uint32_t)
     {
         if constexpr (Element<T>::kFloat) {
-            const double packet = packet_sum(value);
-            // Infinities of both signs give one too, and are taken one by one to the same result.
-            if (is_nan(packet)) {
-                take_each<T>(*this, value, 0);
-                return;
-            }
-            taken += kLanes<T>;
-            sum = add(sum, packet);
+            by_fours<T>(value, [&](const auto& four) {
+                const double part = wide_sum(four);
+                // Infinities of both signs give a NaN too, and are taken one by one to the same result.
+                if (is_nan(part)) {
+#pragma unroll
+                    for (const Value& one : four) take_one(one, 0);
+                } else {
+                    sum = add(sum, part);
+                }
+            });
         } else {
             take_numbers(value);
         }
@@ -68,53 +98,67 @@ struct SumLane {
     // Without a NaN.
     __device__ __forceinline__ void take_numbers(const Value (&value)[kLanes<T>])
     {
-        taken += kLanes<T>;
         if constexpr (Element<T>::kFloat) {
-            sum = add(sum, packet_sum(value));
+            by_fours<T>(value, [&](const auto& four) { sum = add(sum, wide_sum(four)); });
         } else {
 #pragma unroll
             for (uint32_t i = 0; i < kLanes<T>; ++i) sum += value[i];
         }
     }
 
+    // The elements from `from` to before `end`.
+    __device__ __forceinline__ void take_part(const Value (&value)[kLanes<T>], uint32_t from, uint32_t end, uint32_t at)
+    {
+        Value kept[kLanes<T>];
+#pragma unroll
+        for (uint32_t i = 0; i < kLanes<T>; ++i) kept[i] = i >= from && i < end ? value[i] : Value{0};
+        take(kept, at);
+    }
+
     __device__ __forceinline__ void take_one(Value value, uint32_t)
     {
-        taken += 1;
         if constexpr (Element<T>::kFloat) {
             nans += is_nan(value) ? 1 : 0;
-            sum = add(sum, is_nan(value) ? 0.0 : static_cast<double>(value));
+            sum = add(sum, static_cast<double>(is_nan(value) ? Value{0} : value));
         } else {
             sum += value;
         }
     }
 
-    __device__ __forceinline__ void join(const SumLane& other)
+    __device__ __forceinline__ void join(Total other_sum, uint32_t other_nans)
     {
         if constexpr (Element<T>::kFloat) {
-            sum = add(sum, other.sum);
+            sum = add(sum, other_sum);
+            nans += other_nans;
         } else {
-            sum += other.sum;
+            sum += other_sum;
         }
-        taken += other.taken;
-        nans += other.nans;
     }
 
-    __device__ __forceinline__ Record record(uint64_t) const
+    __device__ __forceinline__ void join(const SumLane& other) { join(other.sum, other.nans); }
+
+    __device__ __forceinline__ void join_below(uint32_t distance)
+    {
+        join(below(sum, distance), Element<T>::kFloat ? below(nans, distance) : 0);
+    }
+
+    __device__ __forceinline__ Record record(uint64_t, uint64_t count) const
     {
         if constexpr (Element<T>::kFloat) {
-            return {sum, taken - nans, nans};
+            return {sum, count - nans, nans};
         } else {
             const auto wide = static_cast<__int128>(sum);
-            return {static_cast<uint64_t>(wide), static_cast<int64_t>(wide >> 64), taken};
+            return {static_cast<uint64_t>(wide), static_cast<int64_t>(wide >> 64), count};
         }
     }
 
 private:
-    static __device__ __forceinline__ double packet_sum(const Value (&value)[kLanes<T>])
+    template <uint32_t N>
+    static __device__ __forceinline__ double wide_sum(const Value (&value)[N])
     {
-        double wide[kLanes<T>];
+        double wide[N];
 #pragma unroll
-        for (uint32_t i = 0; i < kLanes<T>; ++i) wide[i] = static_cast<double>(value[i]);
+        for (uint32_t i = 0; i < N; ++i) wide[i] = static_cast<double>(value[i]);
         return tree(wide, [](double a, double b) { return add(a, b); });
     }
 };
@@ -124,8 +168,7 @@ template <class T>
 struct SegmentSumLane : SumLane<T> {
     using Record = SegmentSum;
 
-    __device__ __forceinline__ void join(const SegmentSumLane& other) { SumLane<T>::join(other); }
-    __device__ __forceinline__ Record record(uint64_t at) const { return {SumLane<T>::record(at)}; }
+    __device__ __forceinline__ Record record(uint64_t at, uint64_t count) const { return {SumLane<T>::record(at, count)}; }
 };
 
 // Sums of products of two matrices, NaN where either factor is.
@@ -136,7 +179,6 @@ struct ProductLane : SegmentSumLane<T> {
     __device__ __forceinline__ void take_pair(Value x, Value y)
     {
         const bool nan = is_nan(x) || is_nan(y);
-        this->taken += 1;
         this->nans += nan ? 1 : 0;
         this->sum = nan ? this->sum : fused(static_cast<double>(x), static_cast<double>(y), this->sum);
     }
@@ -146,17 +188,16 @@ struct ProductLane : SegmentSumLane<T> {
 template <class T>
 struct BoundsLane {
     using Value = typename Element<T>::Value;
-    using Record = Bounds;
+    using Record = Bounds<Value>;
     static constexpr bool kPivot = false;
-    static_assert(std::is_same_v<Value, float>, "Bounds are f32");
 
-    float low, high;
-    uint32_t taken = 0, nans = 0;
+    Value low, high;
+    uint32_t nans = 0;
 
     __device__ __forceinline__ void begin(Value, const Settings&)
     {
-        low = __int_as_float(0x7f800000);
-        high = -low;
+        low = Record::neutral().low;
+        high = Record::neutral().high;
     }
 
     __device__ __forceinline__ void take(const Value (&value)[kLanes<T>], uint32_t at)
@@ -166,28 +207,53 @@ struct BoundsLane {
             take_each<T>(*this, value, at);
             return;
         }
-        taken += kLanes<T>;
         low = least(low, tree(value, [](Value a, Value b) { return least(a, b); }));
+        high = greatest(high, most);
+    }
+
+    __device__ __forceinline__ void take_part(const Value (&value)[kLanes<T>], uint32_t from, uint32_t end, uint32_t at)
+    {
+        Value kept[kLanes<T>];
+        // In place of the others an element that counts anyway, but for a NaN, which must count once.
+        Value known{};
+#pragma unroll
+        for (uint32_t i = 0; i < kLanes<T>; ++i) known = i == from ? value[i] : known;
+#pragma unroll
+        for (uint32_t i = 0; i < kLanes<T>; ++i) kept[i] = i >= from && i < end ? value[i] : known;
+        const Value most = tree(kept, [](Value a, Value b) { return greatest_or_nan(a, b); });
+        if (is_nan(most)) {
+#pragma unroll
+            for (uint32_t i = 0; i < kLanes<T>; ++i) {
+                if (i >= from && i < end) take_one(value[i], at);
+            }
+            return;
+        }
+        low = least(low, tree(kept, [](Value a, Value b) { return least(a, b); }));
         high = greatest(high, most);
     }
 
     __device__ __forceinline__ void take_one(Value value, uint32_t)
     {
-        taken += 1;
         nans += is_nan(value) ? 1 : 0;
         low = least(low, value);
         high = greatest(high, value);
     }
 
-    __device__ __forceinline__ void join(const BoundsLane& other)
+    __device__ __forceinline__ void join(Value other_low, Value other_high, uint32_t other_nans)
     {
-        low = least(low, other.low);
-        high = greatest(high, other.high);
-        taken += other.taken;
-        nans += other.nans;
+        low = least(low, other_low);
+        high = greatest(high, other_high);
+        nans += other_nans;
     }
 
-    __device__ __forceinline__ Record record(uint64_t) const { return {taken - nans, nans, low, high}; }
+    __device__ __forceinline__ void join(const BoundsLane& other) { join(other.low, other.high, other.nans); }
+
+    __device__ __forceinline__ void join_below(uint32_t distance)
+    {
+        join(below(low, distance), below(high, distance), Element<T>::kFloat ? below(nans, distance) : 0);
+    }
+
+    __device__ __forceinline__ Record record(uint64_t, uint64_t count) const { return {count - nans, nans, low, high}; }
 };
 
 template <class T>
@@ -199,7 +265,6 @@ struct ExtremaLane {
     Value low, high;
     uint32_t low_at = kNoPacket, high_at = kNoPacket, nan_at = kNoPacket;
     uint32_t nans = 0;
-    uint32_t taken = 0;
 
     __device__ __forceinline__ void begin(Value, const Settings&)
     {
@@ -224,13 +289,11 @@ struct ExtremaLane {
     // Without a NaN, the greatest of which is known.
     __device__ __forceinline__ void take_numbers(const Value (&value)[kLanes<T>], Value most, uint32_t at)
     {
-        taken += kLanes<T>;
         offer(tree(value, [](Value a, Value b) { return least(a, b); }), most, at);
     }
 
     __device__ __forceinline__ void take_one(Value value, uint32_t at)
     {
-        taken += 1;
         if (is_nan(value)) {
             nans += 1;
             nan_at = at < nan_at ? at : nan_at;
@@ -253,13 +316,26 @@ struct ExtremaLane {
         }
         nan_at = other.nan_at < nan_at ? other.nan_at : nan_at;
         nans += other.nans;
-        taken += other.taken;
     }
 
-    __device__ __forceinline__ Record record(uint64_t first) const
+    __device__ __forceinline__ void join_below(uint32_t distance)
+    {
+        ExtremaLane other;
+        other.low = below(low, distance);
+        other.high = below(high, distance);
+        other.low_at = below(low_at, distance);
+        other.high_at = below(high_at, distance);
+        if constexpr (Element<T>::kFloat) {
+            other.nan_at = below(nan_at, distance);
+            other.nans = below(nans, distance);
+        }
+        join(other);
+    }
+
+    __device__ __forceinline__ Record record(uint64_t first, uint64_t count) const
     {
         const auto place = [=](uint32_t at) { return at == kNoPacket ? kNowhere : first + at; };
-        return {low, high, place(low_at), place(high_at), place(nan_at), taken - nans, nans};
+        return {low, high, place(low_at), place(high_at), place(nan_at), count - nans, nans};
     }
 
 private:
@@ -302,7 +378,7 @@ struct SummaryLane {
         }
         sum.take_numbers(value);
         extrema.take_numbers(value, most, at);
-        squares = add(squares, packet_squares(value));
+        by_fours<T>(value, [&](const auto& four) { squares = add(squares, sum_of_squares(four)); });
     }
 
     __device__ __forceinline__ void take_one(Value value, uint32_t at)
@@ -320,17 +396,28 @@ struct SummaryLane {
         extrema.join(other.extrema);
     }
 
-    __device__ __forceinline__ Record record(uint64_t first) const
+    __device__ __forceinline__ void join_below(uint32_t distance)
     {
-        return {sum.record(first), squares, extrema.record(first)};
+        // NaNs are counted on both sides.
+        sum.join(below(sum.sum, distance), 0);
+        squares = add(squares, below(squares, distance));
+        extrema.join_below(distance);
+    }
+
+    __device__ __forceinline__ Record record(uint64_t first, uint64_t count) const
+    {
+        SumLane<T> all = sum;
+        all.nans = extrema.nans;
+        return {all.record(first, count), squares, extrema.record(first, count)};
     }
 
 private:
-    static __device__ __forceinline__ double packet_squares(const Value (&value)[kLanes<T>])
+    template <uint32_t N>
+    static __device__ __forceinline__ double sum_of_squares(const Value (&value)[N])
     {
-        double part[(kLanes<T> + 1) / 2];
+        double part[N / 2];
 #pragma unroll
-        for (uint32_t i = 0; i + 1 < kLanes<T>; i += 2) {
+        for (uint32_t i = 0; i < N; i += 2) {
             const auto a = static_cast<double>(value[i]), b = static_cast<double>(value[i + 1]);
             part[i / 2] = fused(b, b, mul(a, a));
         }
@@ -368,9 +455,9 @@ struct CountLane {
 
     __device__ __forceinline__ void take_one(Value value, uint32_t) { matches += match(value); }
 
-    __device__ __forceinline__ void join(const CountLane& other) { matches += other.matches; }
+    __device__ __forceinline__ void join_below(uint32_t distance) { matches += below(matches, distance); }
 
-    __device__ __forceinline__ Record record(uint64_t) const { return {matches}; }
+    __device__ __forceinline__ Record record(uint64_t, uint64_t) const { return {matches}; }
 
 private:
     __device__ __forceinline__ uint32_t match(Value value) const
@@ -394,7 +481,6 @@ struct StatisticsLane {
     Value dead_epsilon;
     double sum = 0.0, squares = 0.0;
     Value low, high;
-    uint32_t n = 0;
     uint32_t dead = 0, nonfinite = 0;
 
     // `first` is a value of the data, the same for all lanes that are joined. One that is not finite gives way to 0, which
@@ -408,35 +494,14 @@ struct StatisticsLane {
             high = -low;
         } else {
             dead_epsilon = 0;
-            low = sizeof(Value) == 8 ? static_cast<Value>(INT64_MAX)
-                                     : static_cast<Value>(std::is_signed_v<Value> ? 0x7fffffffu : 0xffffffffu);
-            high = sizeof(Value) == 8 ? static_cast<Value>(INT64_MIN) : static_cast<Value>(std::is_signed_v<Value> ? 0x80000000u : 0u);
+            low = Bounds<Value>::neutral().low;
+            high = Bounds<Value>::neutral().high;
         }
     }
 
     __device__ __forceinline__ void take(const Value (&value)[kLanes<T>], uint32_t)
     {
-        double shifted[kLanes<T>], square[kLanes<T> / 2];
-#pragma unroll
-        for (uint32_t i = 0; i < kLanes<T>; ++i) shifted[i] = add(static_cast<double>(value[i]), -pivot);
-#pragma unroll
-        for (uint32_t i = 0; i < kLanes<T> / 2; ++i) {
-            square[i] = fused(shifted[2 * i + 1], shifted[2 * i + 1], mul(shifted[2 * i], shifted[2 * i]));
-        }
-        const auto plus = [](double a, double b) { return add(a, b); };
-        const double packet = tree(square, plus);
-        // Squares of f32 cannot leave f64, so this is an element that is not finite; with f64 it may also be a great one.
-        if (Element<T>::kFloat && !finite(packet)) {
-            take_each<T>(*this, value, 0);
-            return;
-        }
-        sum = add(sum, tree(shifted, plus));
-        squares = add(squares, packet);
-        n += kLanes<T>;
-        low = least(low, tree(value, [](Value a, Value b) { return least(a, b); }));
-        high = greatest(high, tree(value, [](Value a, Value b) { return greatest(a, b); }));
-#pragma unroll
-        for (uint32_t i = 0; i < kLanes<T>; ++i) dead += is_dead(value[i]) ? 1 : 0;
+        by_fours<T>(value, [&](const auto& four) { take_four(four); });
     }
 
     __device__ __forceinline__ void take_one(Value value, uint32_t)
@@ -448,29 +513,69 @@ struct StatisticsLane {
         const double shifted = add(static_cast<double>(value), -pivot);
         sum = add(sum, shifted);
         squares = fused(shifted, shifted, squares);
-        n += 1;
         low = least(low, value);
         high = greatest(high, value);
         dead += is_dead(value) ? 1 : 0;
+    }
+
+    __device__ __forceinline__ void take_part(const Value (&value)[kLanes<T>], uint32_t from, uint32_t end, uint32_t at)
+    {
+#pragma unroll
+        for (uint32_t i = 0; i < kLanes<T>; ++i) {
+            if (i >= from && i < end) take_one(value[i], at);
+        }
     }
 
     __device__ __forceinline__ void join(const StatisticsLane& other)
     {
         sum = add(sum, other.sum);
         squares = add(squares, other.squares);
-        n += other.n;
         low = least(low, other.low);
         high = greatest(high, other.high);
         dead += other.dead;
         nonfinite += other.nonfinite;
     }
 
-    __device__ __forceinline__ Record record(uint64_t) const
+    __device__ __forceinline__ void join_below(uint32_t distance)
     {
-        return Record::about(pivot, sum, squares, n, dead, nonfinite, low, high);
+        sum = add(sum, below(sum, distance));
+        squares = add(squares, below(squares, distance));
+        low = least(low, below(low, distance));
+        high = greatest(high, below(high, distance));
+        dead += below(dead, distance);
+        if constexpr (Element<T>::kFloat) nonfinite += below(nonfinite, distance);
+    }
+
+    __device__ __forceinline__ Record record(uint64_t, uint64_t count) const
+    {
+        return Record::about(pivot, sum, squares, count - nonfinite, dead, nonfinite, low, high);
     }
 
 private:
+    template <uint32_t N>
+    __device__ __forceinline__ void take_four(const Value (&value)[N])
+    {
+        double shifted[N], square[N / 2];
+#pragma unroll
+        for (uint32_t i = 0; i < N; ++i) shifted[i] = add(static_cast<double>(value[i]), -pivot);
+#pragma unroll
+        for (uint32_t i = 0; i < N; i += 2) square[i / 2] = fused(shifted[i + 1], shifted[i + 1], mul(shifted[i], shifted[i]));
+        const auto plus = [](double a, double b) { return add(a, b); };
+        const double part = tree(square, plus);
+        // Squares of f32 cannot leave f64, so this is an element that is not finite; with f64 it may also be a great one.
+        if (Element<T>::kFloat && !finite(part)) {
+#pragma unroll
+            for (uint32_t i = 0; i < N; ++i) take_one(value[i], 0);
+            return;
+        }
+        sum = add(sum, tree(shifted, plus));
+        squares = add(squares, part);
+        low = least(low, tree(value, [](Value a, Value b) { return least(a, b); }));
+        high = greatest(high, tree(value, [](Value a, Value b) { return greatest(a, b); }));
+#pragma unroll
+        for (uint32_t i = 0; i < N; ++i) dead += is_dead(value[i]) ? 1 : 0;
+    }
+
     __device__ __forceinline__ bool is_dead(Value value) const
     {
         if constexpr (std::is_unsigned_v<Value>) {

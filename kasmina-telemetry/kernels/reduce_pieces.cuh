@@ -82,8 +82,12 @@ __device__ __forceinline__ void put(void* out, uint64_t at, const Record& record
 {
     if constexpr (std::is_same_v<Record, SegmentSum>) {
         static_cast<double*>(out)[at] = record.outcome(settings.propagate != 0);
-    } else if constexpr (std::is_same_v<Record, Bounds>) {
-        static_cast<float2*>(out)[at] = record.outcome(settings.propagate != 0);
+    } else if constexpr (std::is_same_v<Record, Bounds<float>>) {
+        if (settings.compact != 0) {
+            static_cast<float2*>(out)[at] = record.outcome(settings.propagate != 0);
+        } else {
+            static_cast<Record*>(out)[at] = record;
+        }
     } else {
         static_cast<Record*>(out)[at] = record;
     }
@@ -130,7 +134,11 @@ __device__ __forceinline__ typename Lane::Record reduce_piece(const T* x, const 
         lane.begin(pivot_of<Lane>(x, range, first), settings);
         if (first < end) walk<T, kWarp, kAhead>(lane, x, range, first, end, origin, rank);
         join_lanes<kWarp>(lane);
-        if (rank == 0) strips[strip] = lane.record(origin);
+        if (rank == 0) {
+            const uint64_t from = first * kLanes<T> > range.begin ? first * kLanes<T> : range.begin;
+            const uint64_t to = end * kLanes<T> < range.end ? end * kLanes<T> : range.end;
+            strips[strip] = lane.record(origin, from < to ? to - from : 0);
+        }
     }
     __syncthreads();
     return merge_strips(strips, warp, rank);
@@ -153,7 +161,7 @@ __device__ __forceinline__ bool meet(Record& record, Record* partials, uint64_t 
     // Eight virtual warps whatever the block's size, each lane with the pieces that are a block apart.
     for (uint32_t strip = warp; strip < kStrips; strip += warps) {
         record = Record::neutral();
-#pragma unroll 4
+#pragma unroll(sizeof(Record) <= 32 ? 4 : 1)
         for (uint64_t i = strip * kWarp + rank; i < pieces; i += kMaxThreads) record.merge(load_partial(partials + i));
         merge_lanes<kWarp>(record);
         if (rank == 0) strips[strip] = record;

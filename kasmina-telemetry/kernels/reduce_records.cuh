@@ -99,16 +99,27 @@ struct SegmentSum {
 #endif
 };
 
-// Extremes of f32 values that become two f32: both NaN where a NaN propagates, and +Inf and −Inf where there is nothing.
+// Extremes without places. Of segments and columns they become two f32: both NaN where a NaN propagates, and +Inf and −Inf where
+// there is nothing.
+template <class V>
 struct Bounds {
     uint64_t numbers;
     uint64_t nans;
-    float low;
-    float high;
+    V low;
+    V high;
 
+    // What every value is below and above, or equal to.
     KASMINA_REDUCE_HD static Bounds neutral()
     {
-        return {0, 0, static_cast<float>(__builtin_huge_val()), -static_cast<float>(__builtin_huge_val())};
+        if constexpr (std::is_floating_point_v<V>) {
+            return {0, 0, static_cast<V>(__builtin_huge_val()), static_cast<V>(-__builtin_huge_val())};
+        } else if constexpr (std::is_unsigned_v<V>) {
+            return {0, 0, static_cast<V>(~V{0}), V{0}};
+        } else {
+            using U = std::make_unsigned_t<V>;
+            const U most = static_cast<U>(~U{0}) >> 1;
+            return {0, 0, static_cast<V>(most), static_cast<V>(~most)};
+        }
     }
 
     KASMINA_REDUCE_HD void merge(const Bounds& right)
@@ -125,7 +136,7 @@ struct Bounds {
         const float nan = __int_as_float(0x7fc00000);
         if (propagate && nans != 0) return {nan, nan};
         // A zero is +0.
-        return {low + 0.0f, high + 0.0f};
+        return {static_cast<float>(low) + 0.0f, static_cast<float>(high) + 0.0f};
     }
 #endif
 };
@@ -234,7 +245,8 @@ static_assert(sizeof(Statistics<float>) == 48 && offsetof(Statistics<float>, mea
               "kasmina_telemetry::ChunkStats");
 static_assert(sizeof(FloatSum) == 24 && sizeof(IntegerSum) == 24 && sizeof(Extrema<float>) == 48
                   && sizeof(Extrema<double>) == 56 && sizeof(Summary<float>) == 80 && sizeof(Summary<double>) == 88
-                  && sizeof(Statistics<double>) == 56 && sizeof(Count) == 8,
+                  && sizeof(Statistics<double>) == 56 && sizeof(Count) == 8
+                  && sizeof(Bounds<float>) == 24 && sizeof(Bounds<double>) == 32,
               "src/cuda/records.rs");
 
 }  // namespace kasmina::reduce

@@ -48,55 +48,36 @@ template <class T, uint32_t kStep, uint32_t kAhead, class Lane>
 __device__ __forceinline__ void walk(Lane& lane, const T* x, const Range& range, uint64_t first, uint64_t end, uint64_t origin,
                                      uint32_t rank)
 {
-    using Value = typename Element<T>::Value;
-    const uint64_t whole = (range.begin + kLanes<T> - 1) / kLanes<T>;
-    uint64_t whole_end = range.end / kLanes<T>;
-    whole_end = whole_end < end ? whole_end : end;
-    uint64_t packet = first + rank;
-    if (packet < whole && packet < end) {
-        take_edge(lane, x, range, packet, static_cast<uint32_t>(packet - origin));
-        packet += kStep;
+    // Counted from the strip's first packet, of which there are fewer than 2^32.
+    const auto length = static_cast<uint32_t>(end - first);
+    const bool head = first * kLanes<T> < range.begin;
+    const bool tail = end * kLanes<T> > range.end && !(head && length == 1);
+    const uint32_t whole_end = tail ? length - 1 : length;
+    const auto* from = reinterpret_cast<const Packet*>(x) + first;
+    const auto before = static_cast<uint32_t>(first - origin);
+    uint32_t at = rank;
+    if (head && rank == 0) {
+        take_edge(lane, x, range, first, before);
+        at = kStep;
     }
-    const Packet* from = reinterpret_cast<const Packet*>(x) + packet;
-    auto at = static_cast<uint32_t>(packet - origin);
-    // Signed: there may be nothing left at all.
-    auto left = static_cast<int64_t>(whole_end) - static_cast<int64_t>(packet);
-    while (left > static_cast<int64_t>((kAhead - 1) * kStep)) {
-        Packet packets[kAhead];
-#pragma unroll
-        for (uint32_t k = 0; k < kAhead; ++k) packets[k] = load_packet(from + k * kStep);
-#pragma unroll
-        for (uint32_t k = 0; k < kAhead; ++k) {
-            Value value[kLanes<T>];
-            unpack<T>(packets[k], value);
-            lane.take(value, at + k * kStep);
-        }
-        from += kAhead * kStep;
-        at += kAhead * kStep;
-        left -= kAhead * kStep;
-    }
-    if (left > 0) {
+    // One loop, the last round included: a second copy of its body would cost registers that loads under way need.
+#pragma unroll 1
+    for (; at < whole_end; at += kAhead * kStep) {
         Packet packets[kAhead];
 #pragma unroll
         for (uint32_t k = 0; k < kAhead; ++k) {
-            if (left > static_cast<int64_t>(k * kStep)) packets[k] = load_packet(from + k * kStep);
+            if (at + k * kStep < whole_end) packets[k] = load_packet(from + at + k * kStep);
         }
 #pragma unroll
         for (uint32_t k = 0; k < kAhead; ++k) {
-            if (left > static_cast<int64_t>(k * kStep)) {
-                Value value[kLanes<T>];
+            if (at + k * kStep < whole_end) {
+                typename Element<T>::Value value[kLanes<T>];
                 unpack<T>(packets[k], value);
-                lane.take(value, at + k * kStep);
-                packet = origin + at + k * kStep;
+                lane.take(value, before + at + k * kStep);
             }
         }
-        packet += kStep;
-    } else {
-        packet = origin + at;
     }
-    if (packet < end && packet >= whole_end) {
-        take_edge(lane, x, range, packet, static_cast<uint32_t>(packet - origin));
-    }
+    if (tail && (length - 1) % kStep == rank) take_edge(lane, x, range, end - 1, before + length - 1);
 }
 
 // The first value of a strip: what its statistics are summed about.
@@ -130,7 +111,7 @@ template <uint32_t kGroup, class Lane>
 __device__ __forceinline__ void join_lanes(Lane& lane)
 {
 #pragma unroll
-    for (uint32_t distance = kGroup / 2; distance > 0; distance /= 2) lane.join(from_lane_below(lane, distance));
+    for (uint32_t distance = kGroup / 2; distance > 0; distance /= 2) lane.join_below(distance);
 }
 
 // The same for records.

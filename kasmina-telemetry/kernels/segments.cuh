@@ -4,38 +4,45 @@
 
 #include "reduce_groups.cuh"
 
-#define KASMINA_GROUPS(T, type, what, Lane, kind, offsets, group, packets, rounds)                                          \
-    extern "C" __global__ void __launch_bounds__(256, 2)                                                                      \
-        kasmina_##kind##_##what##_##type##_##group##x##packets(const __grid_constant__ kasmina::reduce::SegmentParams p)     \
+#define KASMINA_PLAIN(T, type, what, Lane, group, packets, rounds, blocks)                                                   \
+    extern "C" __global__ void __launch_bounds__(256, blocks)                                                                \
+        kasmina_plain_##what##_##type##_##group##x##packets(const __grid_constant__ kasmina::reduce::SegmentParams p)        \
     {                                                                                                                        \
-        kasmina::reduce::groups<T, kasmina::reduce::Lane<T>, group, packets, rounds, offsets>(p);                            \
+        kasmina::reduce::plain_groups<T, kasmina::reduce::Lane<T>, group, packets, rounds>(p);                               \
     }
 
-#define KASMINA_SEGMENTS(T, type, what, Lane)                                                                                \
-    KASMINA_GROUPS(T, type, what, Lane, equal, false, 1, 1, 4)                                                               \
-    KASMINA_GROUPS(T, type, what, Lane, equal, false, 2, 1, 4)                                                               \
-    KASMINA_GROUPS(T, type, what, Lane, equal, false, 4, 1, 4)                                                               \
-    KASMINA_GROUPS(T, type, what, Lane, equal, false, 4, 2, 2)                                                               \
-    KASMINA_GROUPS(T, type, what, Lane, equal, false, 4, 4, 1)                                                               \
-    KASMINA_GROUPS(T, type, what, Lane, equal, false, 8, 4, 1)                                                               \
-    KASMINA_GROUPS(T, type, what, Lane, equal, false, 16, 4, 1)                                                              \
-    KASMINA_GROUPS(T, type, what, Lane, equal, false, 32, 4, 1)                                                              \
-    KASMINA_GROUPS(T, type, what, Lane, offsets, true, 1, 1, 4)                                                              \
-    KASMINA_GROUPS(T, type, what, Lane, offsets, true, 4, 2, 2)                                                              \
-    KASMINA_GROUPS(T, type, what, Lane, offsets, true, 8, 4, 1)                                                              \
-    KASMINA_GROUPS(T, type, what, Lane, offsets, true, 32, 4, 1)                                                             \
-    extern "C" __global__ void __launch_bounds__(256, 2)                                                                      \
+#define KASMINA_RAGGED(T, type, what, Lane, group, blocks)                                                                   \
+    extern "C" __global__ void __launch_bounds__(256, blocks)                                                                \
+        kasmina_ragged_##what##_##type##_##group##x4(const __grid_constant__ kasmina::reduce::SegmentParams p)               \
+    {                                                                                                                        \
+        kasmina::reduce::ragged_groups<T, kasmina::reduce::Lane<T>, group, 4>(p);                                            \
+    }
+
+#define KASMINA_SEGMENTS(T, type, what, Lane, plain, ragged)                                                                 \
+    KASMINA_PLAIN(T, type, what, Lane, 1, 1, 4, plain)                                                                       \
+    KASMINA_PLAIN(T, type, what, Lane, 2, 1, 4, plain)                                                                       \
+    KASMINA_PLAIN(T, type, what, Lane, 4, 1, 4, plain)                                                                       \
+    KASMINA_PLAIN(T, type, what, Lane, 4, 2, 2, plain)                                                                       \
+    KASMINA_PLAIN(T, type, what, Lane, 4, 4, 1, plain)                                                                       \
+    KASMINA_PLAIN(T, type, what, Lane, 8, 4, 1, plain)                                                                       \
+    KASMINA_PLAIN(T, type, what, Lane, 16, 4, 1, plain)                                                                      \
+    KASMINA_PLAIN(T, type, what, Lane, 32, 4, 1, plain)                                                                      \
+    KASMINA_RAGGED(T, type, what, Lane, 1, ragged)                                                                           \
+    KASMINA_RAGGED(T, type, what, Lane, 4, ragged)                                                                           \
+    KASMINA_RAGGED(T, type, what, Lane, 8, ragged)                                                                           \
+    KASMINA_RAGGED(T, type, what, Lane, 32, ragged)                                                                          \
+    extern "C" __global__ void __launch_bounds__(256, 2)                                                                     \
         kasmina_queued_##what##_##type(const __grid_constant__ kasmina::reduce::SegmentParams p)                             \
     {                                                                                                                        \
         kasmina::reduce::queued_pieces<T, kasmina::reduce::Lane<T>, 4>(p);                                                   \
     }                                                                                                                        \
-    extern "C" __global__ void __launch_bounds__(256, 2)                                                                      \
+    extern "C" __global__ void __launch_bounds__(256, 3)                                                                     \
         kasmina_pieces_##what##_##type(const __grid_constant__ kasmina::reduce::PieceParams p)                               \
     {                                                                                                                        \
         kasmina::reduce::pieces<T, kasmina::reduce::Lane<T>, 4>(p);                                                          \
     }
 
 #define KASMINA_SEGMENTS_TYPE(T, type)                                                                                       \
-    KASMINA_SEGMENTS(T, type, sum, SegmentSumLane)                                                                           \
-    KASMINA_SEGMENTS(T, type, extrema, BoundsLane)                                                                           \
-    KASMINA_SEGMENTS(T, type, statistics, StatisticsLane)
+    KASMINA_SEGMENTS(T, type, sum, SegmentSumLane, 4, 4)                                                                     \
+    KASMINA_SEGMENTS(T, type, extrema, BoundsLane, 4, 4)                                                                     \
+    KASMINA_SEGMENTS(T, type, statistics, StatisticsLane, 3, 3)

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use half::bf16;
 use kasmina_gpu_test::{Body, Failed};
 use kasmina_sys::{Device, DeviceBuffer};
-use kasmina_telemetry::cuda::{DeviceMatrix, GpuElement, KERNELS, Launch, Reducer};
 use kasmina_telemetry::columns::Extrema;
+use kasmina_telemetry::cuda::{DeviceMatrix, GpuElement, KERNELS, Launch, Reducer};
 use kasmina_telemetry::{ChunkStats, ReductionOptions};
 use timer::Bench;
 
@@ -30,12 +30,14 @@ fn main() -> ExitCode {
 fn flat(device: Device) -> Result<(), Failed> {
     let mut bench = Bench::new(device)?;
     let mut sum = DeviceBuffer::unwritten(bench.stream(), 1)?;
-    let mut extrema = DeviceBuffer::unwritten(bench.stream(), 1)?;
+    let mut bounds = DeviceBuffer::unwritten(bench.stream(), 1)?;
     for log in (12..=30).step_by(2) {
         let n = 1_usize << log;
-        bench.time::<f32>(&format!("sum f32 2^{log}"), n, |reducer, x| Ok(reducer.sum_into(x, sum.as_mut_slice())?))?;
+        bench.time::<f32>(&format!("sum f32 2^{log}"), n, |reducer, x| {
+            Ok(reducer.sum_into(x, sum.as_mut_slice())?)
+        })?;
         bench.time::<f32>(&format!("max f32 2^{log}"), n, |reducer, x| {
-            Ok(reducer.extrema_into(x, extrema.as_mut_slice())?)
+            Ok(reducer.bounds_into(x, bounds.as_mut_slice())?)
         })?;
     }
     Ok(())
@@ -55,17 +57,32 @@ fn quantities<T: GpuElement>(bench: &mut Bench, n: usize) -> Result<(), Failed> 
     let name = |what: &str| format!("{what} {} {n}", T::NAME);
     let mut sum = DeviceBuffer::unwritten(bench.stream(), 1)?;
     let mut extrema = DeviceBuffer::unwritten(bench.stream(), 1)?;
+    let mut bounds = DeviceBuffer::unwritten(bench.stream(), 1)?;
     let mut summary = DeviceBuffer::unwritten(bench.stream(), 1)?;
     let mut count = DeviceBuffer::unwritten(bench.stream(), 1)?;
     let mut stats = DeviceBuffer::unwritten(bench.stream(), 1)?;
     bench.time::<T>(&name("sum"), n, |reducer, x| Ok(reducer.sum_into(x, sum.as_mut_slice())?))?;
-    bench.time::<T>(&name("extrema"), n, |reducer, x| Ok(reducer.extrema_into(x, extrema.as_mut_slice())?))?;
-    bench.time::<T>(&name("summary"), n, |reducer, x| Ok(reducer.summary_into(x, summary.as_mut_slice())?))?;
+    bench.time::<T>(&name("extrema"), n, |reducer, x| {
+        Ok(reducer.extrema_into(x, extrema.as_mut_slice())?)
+    })?;
+    bench.time::<T>(&name("bounds"), n, |reducer, x| {
+        Ok(reducer.bounds_into(x, bounds.as_mut_slice())?)
+    })?;
+    bench.time::<T>(&name("summary"), n, |reducer, x| {
+        Ok(reducer.summary_into(x, summary.as_mut_slice())?)
+    })?;
     let threshold = T::from_value(bench.threshold::<T>());
     bench.time::<T>(&name("count"), n, |reducer, x| {
-        Ok(reducer.count_into(x, kasmina_telemetry::Comparison::Greater, threshold, count.as_mut_slice())?)
+        Ok(reducer.count_into(
+            x,
+            kasmina_telemetry::Comparison::Greater,
+            threshold,
+            count.as_mut_slice(),
+        )?)
     })?;
-    bench.time::<T>(&name("statistics"), n, |reducer, x| Ok(reducer.statistics_into(x, &options, stats.as_mut_slice())?))
+    bench.time::<T>(&name("statistics"), n, |reducer, x| {
+        Ok(reducer.statistics_into(x, &options, stats.as_mut_slice())?)
+    })
 }
 
 /// Segments of 2^26 f32 in all.
@@ -110,17 +127,29 @@ fn columns(device: Device) -> Result<(), Failed> {
     matrix::<bf16>(&mut bench, 8192, 16384)
 }
 
-fn matrix<T: kasmina_telemetry::cuda::GpuFloat>(bench: &mut Bench, rows: usize, columns: usize) -> Result<(), Failed> {
+fn matrix<T: kasmina_telemetry::cuda::GpuFloat>(
+    bench: &mut Bench,
+    rows: usize,
+    columns: usize,
+) -> Result<(), Failed> {
     let options = ReductionOptions::default();
     let n = rows * columns;
     let name = |what: &str| format!("column {what} {} {rows}x{columns}", T::NAME);
     let mut sums = DeviceBuffer::<f64>::unwritten(bench.stream(), columns)?;
     let mut extrema = DeviceBuffer::<Extrema>::unwritten(bench.stream(), columns)?;
     bench.time::<T>(&name("sums"), n, |reducer, x| {
-        Ok(reducer.column_sums_into(&DeviceMatrix::contiguous(x, rows, columns)?, &options, sums.as_mut_slice())?)
+        Ok(reducer.column_sums_into(
+            &DeviceMatrix::contiguous(x, rows, columns)?,
+            &options,
+            sums.as_mut_slice(),
+        )?)
     })?;
     bench.time::<T>(&name("extremes"), n, |reducer, x| {
-        Ok(reducer.column_extrema_into(&DeviceMatrix::contiguous(x, rows, columns)?, &options, extrema.as_mut_slice())?)
+        Ok(reducer.column_extrema_into(
+            &DeviceMatrix::contiguous(x, rows, columns)?,
+            &options,
+            extrema.as_mut_slice(),
+        )?)
     })?;
     // Both halves of twice as many rows.
     bench.time::<T>(&name("products"), 2 * n, |reducer, x| {
@@ -129,7 +158,8 @@ fn matrix<T: kasmina_telemetry::cuda::GpuFloat>(bench: &mut Bench, rows: usize, 
         Ok(reducer.column_products_into(&left, &right, &options, sums.as_mut_slice())?)
     })?;
     for chunk in [1, 64, 4096] {
-        let mut stats = DeviceBuffer::<ChunkStats>::unwritten(bench.stream(), columns.div_ceil(chunk))?;
+        let mut stats =
+            DeviceBuffer::<ChunkStats>::unwritten(bench.stream(), columns.div_ceil(chunk))?;
         bench.time::<T>(&name(&format!("chunks of {chunk}, statistics,")), n, |reducer, x| {
             let matrix = DeviceMatrix::contiguous(x, rows, columns)?;
             Ok(reducer.column_chunks_into(&matrix, chunk, &options, stats.as_mut_slice())?)
@@ -142,22 +172,30 @@ fn matrix<T: kasmina_telemetry::cuda::GpuFloat>(bench: &mut Bench, rows: usize, 
 fn launches(device: Device) -> Result<(), Failed> {
     let mut bench = Bench::new(device)?;
     let mut sum = DeviceBuffer::unwritten(bench.stream(), 1)?;
-    let mut extrema = DeviceBuffer::unwritten(bench.stream(), 1)?;
+    let mut bounds = DeviceBuffer::unwritten(bench.stream(), 1)?;
     for log in [20, 26, 28] {
         for ahead in [4, 8] {
-            for threads in [64, 128, 256] {
-                for blocks in [264, 528, 1056, 0x7fff_ffff] {
+            for threads in [128, 256] {
+                for blocks in [396, 528, 0x7fff_ffff] {
                     if log == 20 && blocks != 0x7fff_ffff {
                         continue;
                     }
                     bench.launch(Launch { threads, ahead, blocks })?;
-                    let name = format!("2^{log}, {threads} threads, {ahead} ahead, at most {blocks} blocks");
-                    bench.time::<f32>(&format!("sum f32 {name}"), 1 << log, |reducer: &mut Reducer, x| {
-                        Ok(reducer.sum_into(x, sum.as_mut_slice())?)
-                    })?;
-                    bench.time::<f32>(&format!("max f32 {name}"), 1 << log, |reducer: &mut Reducer, x| {
-                        Ok(reducer.extrema_into(x, extrema.as_mut_slice())?)
-                    })?;
+                    let name = format!(
+                        "2^{log}, {threads} threads, {ahead} ahead, at most {blocks} blocks"
+                    );
+                    bench.time::<f32>(
+                        &format!("sum f32 {name}"),
+                        1 << log,
+                        |reducer: &mut Reducer, x| Ok(reducer.sum_into(x, sum.as_mut_slice())?),
+                    )?;
+                    bench.time::<f32>(
+                        &format!("max f32 {name}"),
+                        1 << log,
+                        |reducer: &mut Reducer, x| {
+                            Ok(reducer.bounds_into(x, bounds.as_mut_slice())?)
+                        },
+                    )?;
                 }
             }
         }

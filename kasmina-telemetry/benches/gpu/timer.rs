@@ -47,7 +47,8 @@ impl Bench {
         for at in (pattern.len()..ARENA).step_by(pattern.len()) {
             let (from, to) = arena.as_mut_slice().split_at_mut(at)?;
             let mut to = to;
-            to.slice_mut(..pattern.len())?.copy_from_device(from.slice(..pattern.len())?, &stream)?;
+            to.slice_mut(..pattern.len())?
+                .copy_from_device(from.slice(..pattern.len())?, &stream)?;
         }
         Ok(Self {
             device,
@@ -86,13 +87,24 @@ impl Bench {
     }
 
     /// Microseconds of each of `REPEATS` calls.
-    fn measure(&mut self, bytes: usize, mut call: impl FnMut(&mut Self, usize) -> Result<(), Failed>) -> Result<Vec<f64>, Failed> {
-        let (start, end) = (Event::timed(self.stream.context())?, Event::timed(self.stream.context())?);
+    fn measure(
+        &mut self,
+        bytes: usize,
+        mut call: impl FnMut(&mut Self, usize) -> Result<(), Failed>,
+    ) -> Result<Vec<f64>, Failed> {
+        let (start, end) =
+            (Event::timed(self.stream.context())?, Event::timed(self.stream.context())?);
         let mut values = Vec::with_capacity(REPEATS);
         for i in 0..WARM_UP + REPEATS {
             let at = self.part(BEFORE);
             // SAFETY: within the arena, which nothing writes but copies of the same values.
-            let before = unsafe { DeviceSlice::<f32>::from_raw(&self.stream, self.arena.address() + at as u64, BEFORE / 4) }?;
+            let before = unsafe {
+                DeviceSlice::<f32>::from_raw(
+                    &self.stream,
+                    self.arena.address() + at as u64,
+                    BEFORE / 4,
+                )
+            }?;
             self.before.sum_into(before, self.before_sum.as_mut_slice())?;
             let at = self.part(bytes);
             start.record(&self.stream)?;
@@ -119,7 +131,10 @@ impl Bench {
             Ok(unsafe { this.stream.copy_raw_on_device(address + half as u64, address, half) }?)
         })?;
         let rate = bytes as f64 / median(&values) / 1e6;
-        record(self.device, &Measurement { name: &format!("copy moving {bytes} B"), unit: "us", values: &values })?;
+        record(
+            self.device,
+            &Measurement { name: &format!("copy moving {bytes} B"), unit: "us", values: &values },
+        )?;
         println!("    {rate:.3} TB/s");
         self.copies.insert(bytes, rate);
         Ok(rate)
@@ -136,7 +151,9 @@ impl Bench {
         let copy = self.copy(bytes)?;
         let values = self.measure(bytes, |this, at| {
             // SAFETY: within the arena; any bits are a value.
-            let x = unsafe { DeviceSlice::<T>::from_raw(&this.stream, this.arena.address() + at as u64, n) }?;
+            let x = unsafe {
+                DeviceSlice::<T>::from_raw(&this.stream, this.arena.address() + at as u64, n)
+            }?;
             call(&mut this.reducer, x)
         })?;
         let rate = bytes as f64 / median(&values) / 1e6;

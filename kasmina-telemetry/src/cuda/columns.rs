@@ -2,7 +2,7 @@
 
 use kasmina_sys::{DeviceCopy, DeviceSliceMut, LaunchConfig};
 
-use super::cut::{COLUMN_THREADS, ColumnCut, PACKET};
+use super::cut::{COLUMN_THREADS, ColumnCut, WIDE};
 use super::element::GpuFloat;
 use super::error::CudaError;
 use super::flat::{hierarchical, length};
@@ -20,7 +20,7 @@ const IMAGE: &str = "columns";
 impl Reducer {
     /// Queues the statistics of each `chunk` columns over all rows: one record a seed, ceil(columns / chunk) of them in `out`.
     ///
-    /// Rows that begin at multiples of 16 bytes and have whole packets are read four or eight columns a load; others one.
+    /// Where a row has a multiple of four columns and begins at a multiple of their size, four are read a load; elsewhere one.
     ///
     /// # Errors
     /// [`TelemetryError::Zero`] for a zero chunk, [`TelemetryError::WrongLength`], [`CudaError::Misaligned`], or the driver refused.
@@ -158,14 +158,16 @@ impl Reducer {
         for matrix in [Some(x), y].into_iter().flatten() {
             start_of("matrix", &matrix.data())?;
         }
-        let lanes = PACKET / size_of::<T>() as u64;
         let columns = x.columns() as u64;
-        // A load of 16 bytes must not leave the row: behind the last one there may be nothing.
-        let wide = columns.is_multiple_of(lanes)
-            && x.rows_begin_at(PACKET)
-            && y.is_none_or(|y| y.rows_begin_at(PACKET));
-        let cut = ColumnCut::new(x.rows() as u64, columns, if wide { lanes } else { 1 });
-        let (partials, _) = self.scratch(cut.blocks * columns * quantity.record_bytes(), 1)?;
+        // One load takes several columns, and must not leave the row: behind the last one there may be nothing.
+        let load = WIDE * size_of::<T>() as u64;
+        let wide = columns.is_multiple_of(WIDE)
+            && x.rows_begin_at(load)
+            && y.is_none_or(|y| y.rows_begin_at(load));
+        let width = if wide { WIDE } else { 1 };
+        let cut = ColumnCut::new(x.rows() as u64, columns, width, chunk as u64);
+        let runs = columns.div_ceil(cut.run);
+        let (partials, _) = self.scratch(cut.blocks * runs * quantity.record_bytes(), 1)?;
         let params = ColumnParams {
             x: x.data().address(),
             y: y.map_or(0, |y| y.data().address()),
@@ -175,13 +177,13 @@ impl Reducer {
             y_stride: y.map_or(0, |y| y.row_stride() as u64),
             partials,
             out: out.address(),
-            chunk: chunk as u64,
+            chunk: cut.chunk,
             block_rows: cut.block_rows,
             blocks: cut.blocks,
             tiles: cut.tiles,
-            settings: Settings::new(options),
+            settings: Settings { compact: 1, ..Settings::new(options) },
             across: cut.across as u32,
-            padding: 0,
+            run: cut.run as u32,
         };
         let grid = |what, blocks: u64| {
             // Rows and columns that many do not fit any memory.
@@ -201,7 +203,9 @@ impl Reducer {
                 let name = format!("kasmina_columns_{what}_{}_{shape}", T::NAME);
                 // SAFETY: matrices and results are borrowed, their homes joined on both sides; the partial results' memory is as
                 // large as the cut says and used on this stream alone; the struct is the kernel's.
-                unsafe { this.launch_kernel(IMAGE, &name, &LaunchConfig::new(walk, threads), params) }?;
+                unsafe {
+                    this.launch_kernel(IMAGE, &name, &LaunchConfig::new(walk, threads), params)
+                }?;
             }
             let name = format!("kasmina_merge_columns_{}", quantity.name());
             // SAFETY: as above; this stream's order puts it behind the kernel that writes the partial results.

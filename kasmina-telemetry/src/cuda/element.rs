@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use kasmina_sys::DeviceCopy;
 
-use super::records::{ExtremaRecord, FloatSum, IntegerSum, SumRecord, SummaryRecord};
+use super::records::{BoundsRecord, ExtremaRecord, FloatSum, IntegerSum, SumRecord, SummaryRecord};
 use crate::{Element, ElementStats};
 
 /// An [`Element`] with kernels: all of them. The associated types are what results look like in device memory.
@@ -12,6 +12,8 @@ pub trait GpuElement: Element {
     type SumRecord: SumRecord<Self::Sum>;
     /// Extremes: always [`ExtremaRecord`] of `Self::Value`.
     type Extrema: DeviceCopy + AsExtrema<Self::Value>;
+    /// Extremes without places: always [`BoundsRecord`] of `Self::Value`.
+    type Bounds: DeviceCopy + AsBounds<Self::Value>;
     /// Everything in one read: always [`SummaryRecord`].
     type Summary: DeviceCopy + AsSummary<Self::SumRecord, Self::Value>;
     /// Statistics: always [`ElementStats`] of `Self::Value`.
@@ -41,6 +43,12 @@ pub trait AsExtrema<V> {
     fn extrema(&self) -> &ExtremaRecord<V>;
 }
 
+/// A type that is a [`BoundsRecord`].
+pub trait AsBounds<V> {
+    /// Itself.
+    fn bounds(&self) -> &BoundsRecord<V>;
+}
+
 /// A type that is a [`SummaryRecord`].
 pub trait AsSummary<S, V> {
     /// Itself.
@@ -55,6 +63,12 @@ pub trait AsStatistics<V> {
 
 impl<V> AsExtrema<V> for ExtremaRecord<V> {
     fn extrema(&self) -> &Self {
+        self
+    }
+}
+
+impl<V> AsBounds<V> for BoundsRecord<V> {
+    fn bounds(&self) -> &Self {
         self
     }
 }
@@ -77,6 +91,7 @@ macro_rules! gpu_elements {
             impl GpuElement for $type {
                 type SumRecord = $record;
                 type Extrema = ExtremaRecord<Self::Value>;
+                type Bounds = BoundsRecord<Self::Value>;
                 type Summary = SummaryRecord<$record, Self::Value>;
                 type Statistics = ElementStats<Self::Value>;
                 const FLAT: &'static str = $flat;

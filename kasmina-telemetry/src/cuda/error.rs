@@ -26,7 +26,9 @@ pub enum CudaError {
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     /// Elements that do not lie at multiples of their size.
-    #[error("`{what}` begins at {address:#x}, but a multiple of the element's {element} bytes is needed")]
+    #[error(
+        "`{what}` begins at {address:#x}, but a multiple of the element's {element} bytes is needed"
+    )]
     Misaligned {
         /// Name of the argument.
         what: &'static str,

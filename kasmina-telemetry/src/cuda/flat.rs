@@ -3,13 +3,15 @@
 use kasmina_sys::{DeviceBuffer, DeviceCopy, DeviceSlice, DeviceSliceMut, LaunchConfig};
 
 use super::cut::{PACKET, PieceCut};
-use super::element::{AsExtrema, AsStatistics, AsSummary, GpuElement};
+use super::element::{AsBounds, AsExtrema, AsStatistics, AsSummary, GpuElement};
 use super::error::CudaError;
 use super::params::{PieceParams, Settings, relations};
 use super::records::{self, CountRecord, SumRecord};
 use super::reducer::{Reducer, start_of};
 use crate::reduce::Summary;
-use crate::{Comparison, ElementStats, ReductionOptions, ReductionStrategy, TelemetryError};
+use crate::{
+    Comparison, ElementStats, NanPolicy, ReductionOptions, ReductionStrategy, TelemetryError,
+};
 
 impl Reducer {
     /// Queues Σ x. `out` has one record.
@@ -39,6 +41,19 @@ impl Reducer {
     ) -> Result<(), CudaError> {
         let ahead = self.launch.ahead;
         self.flat(x, out, "extrema", ahead, Settings::new(&ReductionOptions::default()))
+    }
+
+    /// Queues least and greatest value. `out` has one record.
+    ///
+    /// # Errors
+    /// As for [`Reducer::sum_into`].
+    pub fn bounds_into<T: GpuElement>(
+        &mut self,
+        x: DeviceSlice<'_, T>,
+        out: DeviceSliceMut<'_, T::Bounds>,
+    ) -> Result<(), CudaError> {
+        let ahead = self.launch.ahead;
+        self.flat(x, out, "bounds", ahead, Settings::new(&ReductionOptions::default()))
     }
 
     /// Queues sum, sum of squares, extremes and their places, in one read. `out` has one record.
@@ -151,10 +166,32 @@ impl Reducer {
             return Ok(Some(((nan, at), (nan, at))));
         }
         let places = record.places();
-        Ok(places.map(|(low, high)| ((T::from_value(low.0), low.1), (T::from_value(high.0), high.1))))
+        Ok(places
+            .map(|(low, high)| ((T::from_value(low.0), low.1), (T::from_value(high.0), high.1))))
     }
 
-    /// Least value; see [`Reducer::extrema`]. Waits.
+    /// Least and greatest value, of two zeros either; `None` as for [`Reducer::sum`]. Waits.
+    ///
+    /// # Errors
+    /// As for [`Reducer::sum`].
+    pub fn bounds<T: GpuElement>(
+        &mut self,
+        x: DeviceSlice<'_, T>,
+        options: &ReductionOptions,
+    ) -> Result<Option<(T, T)>, CudaError> {
+        hierarchical(options)?;
+        let record = self.one(|this, out| this.bounds_into(x, out))?;
+        let Some(record) = record.as_ref().map(AsBounds::bounds) else { return Ok(None) };
+        if let (true, NanPolicy::Propagate, Some((nan, _))) =
+            (record.nans > 0, options.nan, T::nan())
+        {
+            return Ok(Some((nan, nan)));
+        }
+        let values = (T::from_value(record.min), T::from_value(record.max));
+        Ok((record.numbers > 0).then_some(values))
+    }
+
+    /// Least value; see [`Reducer::bounds`]. Waits.
     ///
     /// # Errors
     /// As for [`Reducer::sum`].
@@ -163,10 +200,10 @@ impl Reducer {
         x: DeviceSlice<'_, T>,
         options: &ReductionOptions,
     ) -> Result<Option<T>, CudaError> {
-        Ok(self.extrema(x, options)?.map(|(low, _)| low.0))
+        Ok(self.bounds(x, options)?.map(|(low, _)| low))
     }
 
-    /// Greatest value; see [`Reducer::extrema`]. Waits.
+    /// Greatest value; see [`Reducer::bounds`]. Waits.
     ///
     /// # Errors
     /// As for [`Reducer::sum`].
@@ -175,7 +212,7 @@ impl Reducer {
         x: DeviceSlice<'_, T>,
         options: &ReductionOptions,
     ) -> Result<Option<T>, CudaError> {
-        Ok(self.extrema(x, options)?.map(|(_, high)| high.0))
+        Ok(self.bounds(x, options)?.map(|(_, high)| high))
     }
 
     /// Index of the first least value; see [`Reducer::extrema`]. Waits.
@@ -253,25 +290,32 @@ impl Reducer {
         let packets = (start.lead + elements).div_ceil(PACKET / size_of::<T>() as u64);
         let cut = PieceCut::flat(packets);
         let name = format!("kasmina_flat_{what}_{}_{ahead}", T::NAME);
-        self.pieces(T::FLAT, &name, self.launch.threads, self.launch.blocks, &cut, PieceJob {
-            homes: [x.home(), out.home()],
-            record_bytes: size_of::<R>() as u64,
-            params: PieceParams {
-                x: start.address,
-                lead: start.lead,
-                elements,
-                segment: elements,
-                segments: 1,
-                large: cut.large,
-                pieces: cut.pieces,
-                partials: 0,
-                arrivals: 0,
-                out: out.address(),
-                settings,
-                large_strip: cut.large_strip as u32,
-                small_strip: cut.small_strip as u32,
+        self.pieces(
+            T::FLAT,
+            &name,
+            self.launch.threads,
+            self.launch.blocks,
+            &cut,
+            PieceJob {
+                homes: [x.home(), out.home()],
+                record_bytes: size_of::<R>() as u64,
+                params: PieceParams {
+                    x: start.address,
+                    lead: start.lead,
+                    elements,
+                    segment: elements,
+                    segments: 1,
+                    large: cut.large,
+                    pieces: cut.pieces,
+                    partials: 0,
+                    arrivals: 0,
+                    out: out.address(),
+                    settings,
+                    large_strip: cut.large_strip as u32,
+                    small_strip: cut.small_strip as u32,
+                },
             },
-        })
+        )
     }
 
     /// Queues a kernel that works in pieces; its scratch memory is filled in here.
@@ -287,7 +331,8 @@ impl Reducer {
         let PieceJob { homes, record_bytes, mut params } = job;
         let items = params.segments * cut.pieces;
         if cut.pieces > 1 {
-            (params.partials, params.arrivals) = self.scratch(items * record_bytes, params.segments)?;
+            (params.partials, params.arrivals) =
+                self.scratch(items * record_bytes, params.segments)?;
         }
         // At most 2^31 - 1.
         let config = LaunchConfig::new(items.min(most_blocks.into()) as u32, threads);

@@ -41,7 +41,7 @@ pub use element::{GpuElement, GpuFloat};
 pub use engine::Engine;
 pub use error::CudaError;
 pub use matrix::DeviceMatrix;
-pub use records::{CountRecord, ExtremaRecord, FloatSum, IntegerSum, SummaryRecord};
+pub use records::{BoundsRecord, CountRecord, ExtremaRecord, FloatSum, IntegerSum, SummaryRecord};
 pub use reducer::{Launch, Reducer};
 pub use segments::{NO_SUM_BITS, is_no_sum};
 

@@ -13,7 +13,7 @@ pub(super) struct Settings {
     pub(super) relations: u32,
     pub(super) dead_epsilon: f32,
     pub(super) propagate: u32,
-    pub(super) padding: u32,
+    pub(super) compact: u32,
 }
 
 impl Settings {
@@ -24,7 +24,7 @@ impl Settings {
             relations: 0,
             dead_epsilon: options.dead_epsilon,
             propagate: (options.nan == NanPolicy::Propagate).into(),
-            padding: 0,
+            compact: 0,
         }
     }
 }
@@ -101,7 +101,7 @@ pub(super) struct ColumnParams {
     pub(super) tiles: u64,
     pub(super) settings: Settings,
     pub(super) across: u32,
-    pub(super) padding: u32,
+    pub(super) run: u32,
 }
 
 const _: () = assert!(

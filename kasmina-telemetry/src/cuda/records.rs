@@ -74,6 +74,20 @@ pub struct ExtremaRecord<V> {
     pub nans: u64,
 }
 
+/// Extremes without places. ±Inf, or an integer type's own extremes, while there are no numbers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BoundsRecord<V> {
+    /// How many elements are numbers.
+    pub numbers: u64,
+    /// NaN elements.
+    pub nans: u64,
+    /// Least number.
+    pub min: V,
+    /// Greatest number.
+    pub max: V,
+}
+
 /// Sum, sum of squares and extremes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,10 +109,11 @@ pub struct CountRecord {
 }
 
 macro_rules! plain {
-    ($($value:ty, $sum:ty, $extrema:literal, $summary:literal, $stats:literal;)*) => {
+    ($($value:ty, $sum:ty, $extrema:literal, $bounds:literal, $summary:literal, $stats:literal;)*) => {
         $(
             const _: () = assert!(
                 size_of::<ExtremaRecord<$value>>() == $extrema
+                    && size_of::<BoundsRecord<$value>>() == $bounds
                     && size_of::<SummaryRecord<$sum, $value>>() == $summary
                     && size_of::<ElementStats<$value>>() == $stats,
                 "as in kernels/reduce_records.cuh"
@@ -107,6 +122,10 @@ macro_rules! plain {
             unsafe impl Zeroable for ExtremaRecord<$value> {}
             // SAFETY: `repr(C)` of plain data; its size is the sum of its parts', so there is no padding.
             unsafe impl Pod for ExtremaRecord<$value> {}
+            // SAFETY: as above.
+            unsafe impl Zeroable for BoundsRecord<$value> {}
+            // SAFETY: as above.
+            unsafe impl Pod for BoundsRecord<$value> {}
             // SAFETY: as above.
             unsafe impl Zeroable for SummaryRecord<$sum, $value> {}
             // SAFETY: as above.
@@ -120,11 +139,11 @@ macro_rules! plain {
 }
 
 plain! {
-    f32, FloatSum, 48, 80, 48;
-    f64, FloatSum, 56, 88, 56;
-    i32, IntegerSum, 48, 80, 48;
-    u32, IntegerSum, 48, 80, 48;
-    i64, IntegerSum, 56, 88, 56;
+    f32, FloatSum, 48, 24, 80, 48;
+    f64, FloatSum, 56, 32, 88, 56;
+    i32, IntegerSum, 48, 24, 80, 48;
+    u32, IntegerSum, 48, 24, 80, 48;
+    i64, IntegerSum, 56, 32, 88, 56;
 }
 
 impl<V: Copy> ExtremaRecord<V> {

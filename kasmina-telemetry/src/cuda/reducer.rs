@@ -94,9 +94,8 @@ impl Reducer {
     /// Addresses of `partials` bytes and of `arrivals` counts, all zero.
     pub(super) fn scratch(&mut self, bytes: u64, arrivals: u64) -> Result<(u64, u64), CudaError> {
         let words = bytes.div_ceil(8) as usize;
-        let partials = grown(&mut self.partials, words, |len| {
-            DeviceBuffer::unwritten(&self.stream, len)
-        })?;
+        let partials =
+            grown(&mut self.partials, words, |len| DeviceBuffer::unwritten(&self.stream, len))?;
         let arrivals = grown(&mut self.arrivals, arrivals as usize, |len| {
             DeviceBuffer::zeroed(&self.stream, len)
         })?;

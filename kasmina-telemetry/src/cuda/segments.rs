@@ -183,7 +183,8 @@ impl Reducer {
         options: &ReductionOptions,
     ) -> Result<Vec<Option<f64>>, CudaError> {
         let segments = x.len().div_ceil(nonzero("segment", segment)?);
-        let sums = self.many(segments, |this, out| this.equal_sums_into(x, segment, options, out))?;
+        let sums =
+            self.many(segments, |this, out| this.equal_sums_into(x, segment, options, out))?;
         Ok(some_sums(sums))
     }
 
@@ -198,7 +199,8 @@ impl Reducer {
         options: &ReductionOptions,
     ) -> Result<Vec<Option<Extrema>>, CudaError> {
         let segments = x.len().div_ceil(nonzero("segment", segment)?);
-        let all = self.many(segments, |this, out| this.equal_extrema_into(x, segment, options, out))?;
+        let all =
+            self.many(segments, |this, out| this.equal_extrema_into(x, segment, options, out))?;
         Ok(some_extrema(all))
     }
 
@@ -229,7 +231,8 @@ impl Reducer {
         options: &ReductionOptions,
     ) -> Result<Vec<Option<f64>>, CudaError> {
         let segments = offsets.len().saturating_sub(1);
-        let sums = self.many(segments, |this, out| this.offset_sums_into(x, offsets, options, out))?;
+        let sums =
+            self.many(segments, |this, out| this.offset_sums_into(x, offsets, options, out))?;
         self.check_offsets(x.len(), offsets)?;
         Ok(some_sums(sums))
     }
@@ -245,7 +248,8 @@ impl Reducer {
         options: &ReductionOptions,
     ) -> Result<Vec<Option<Extrema>>, CudaError> {
         let segments = offsets.len().saturating_sub(1);
-        let all = self.many(segments, |this, out| this.offset_extrema_into(x, offsets, options, out))?;
+        let all =
+            self.many(segments, |this, out| this.offset_extrema_into(x, offsets, options, out))?;
         self.check_offsets(x.len(), offsets)?;
         Ok(some_extrema(all))
     }
@@ -262,7 +266,11 @@ impl Reducer {
     }
 
     /// Turns what the kernels found wrong with the offsets into an error.
-    fn check_offsets(&self, elements: usize, offsets: DeviceSlice<'_, u64>) -> Result<(), CudaError> {
+    fn check_offsets(
+        &self,
+        elements: usize,
+        offsets: DeviceSlice<'_, u64>,
+    ) -> Result<(), CudaError> {
         if offsets.len() == 1 {
             // No segment, and no kernel that looked.
             let value = offsets.to_vec()?.first().copied().unwrap_or_default() as usize;
@@ -320,15 +328,15 @@ impl Reducer {
             partials: 0,
             arrivals: 0,
             limit: 0,
-            settings: Settings::new(options),
+            settings: Settings { compact: 1, ..Settings::new(options) },
         };
         let image = format!("segments_{}", T::NAME);
         let names = (quantity.name(), T::NAME);
         match cuts {
             Cuts::Equal(_) => {
-                let straddles = !start.lead.is_multiple_of(lanes) || !params.segment.is_multiple_of(lanes);
+                let plain = start.lead == 0 && params.segment.is_multiple_of(lanes);
                 let longest = params.segment.min(params.elements);
-                let packets = longest.div_ceil(lanes) + u64::from(straddles);
+                let packets = longest.div_ceil(lanes) + u64::from(!plain);
                 if packets > LONGEST || (packets > LONG && params.segments < MANY) {
                     let job = PieceJob {
                         homes: [x.home(), out.home()],
@@ -339,8 +347,14 @@ impl Reducer {
                     let cut = PieceCut::of_many(packets, params.segments);
                     return self.equal_pieces(&image, &name, &cut, job);
                 }
-                let group = Group::of_equal(packets);
-                let name = format!("kasmina_equal_{}_{}_{}", names.0, names.1, group.name());
+                // No segment is put on a queue.
+                params.limit = u64::MAX;
+                let (kind, group) = if plain {
+                    ("plain", Group::of_plain(packets))
+                } else {
+                    ("ragged", Group::of_ragged(packets))
+                };
+                let name = format!("kasmina_{kind}_{}_{}_{}", names.0, names.1, group.name());
                 let config = group_config(&group, params.segments);
                 self.between(&[x.home(), out.home()], |this| {
                     // SAFETY: data and results are borrowed, their homes joined on both sides, and the struct is the kernel's.
@@ -350,15 +364,17 @@ impl Reducer {
             Cuts::Offsets(offsets) => {
                 let start = start_of("offsets", &offsets)?;
                 params.offsets = start.address + start.lead * size_of::<u64>() as u64;
-                let group = Group::of_average(params.elements.div_ceil(params.segments).div_ceil(lanes));
+                let group =
+                    Group::of_ragged(params.elements.div_ceil(params.segments).div_ceil(lanes));
                 params.limit = group.limit(lanes);
                 // A segment on the queue is longer than the limit, and has at most two pieces more than its packets fill.
-                let most = params.elements / (lanes * QUEUED) + 2 * (params.elements / params.limit);
+                let most =
+                    params.elements / (lanes * QUEUED) + 2 * (params.elements / params.limit);
                 params.head = self.queue(most)?;
                 params.queue = params.head + PACKET;
                 (params.partials, params.arrivals) =
                     self.scratch(most * quantity.record_bytes(), most.max(1))?;
-                let name = format!("kasmina_offsets_{}_{}_{}", names.0, names.1, group.name());
+                let name = format!("kasmina_ragged_{}_{}_{}", names.0, names.1, group.name());
                 let config = group_config(&group, params.segments);
                 self.between(&[x.home(), offsets.home(), out.home()], |this| {
                     // SAFETY: as above; the queue holds as many pieces as there can be, and offsets are checked before they are

@@ -13,10 +13,8 @@ use crate::oracle::{check_chunk, check_sum};
 use crate::segments::check_extrema;
 use crate::values::{Drawn, Kind, kind, values};
 
-pub(crate) const TESTS: &[(&str, Body)] = &[
-    ("column_reductions_match_the_oracle", columns),
-    ("columns_repeat_bit_by_bit", repeat),
-];
+pub(crate) const TESTS: &[(&str, Body)] =
+    &[("column_reductions_match_the_oracle", columns), ("columns_repeat_bit_by_bit", repeat)];
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -32,12 +30,16 @@ struct Case {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    let columns = prop_oneof![3 => 1usize..40, 3 => (1usize..40).prop_map(|n| n * 8), 2 => 40usize..1500];
-    let rows = prop_oneof![1 => Just(0usize), 3 => 1usize..40, 3 => 40usize..1000, 1 => 1000usize..20_000];
-    let small = || prop_oneof![3 => Just(0usize), 2 => (1usize..4).prop_map(|n| n * 8), 2 => 1usize..20];
-    let chunk = prop_oneof![2 => 1usize..70, 2 => (0u32..11).prop_map(|k| 1 << k), 1 => Just(usize::MAX)];
-    (rows, columns, small(), small(), chunk, 0usize..3, kind(), any::<u64>(), any::<bool>()).prop_map(
-        |(rows, columns, padding, offset, chunk, dtype, kind, seed, ignore)| Case {
+    let columns =
+        prop_oneof![3 => 1usize..40, 3 => (1usize..40).prop_map(|n| n * 8), 2 => 40usize..1500];
+    let rows =
+        prop_oneof![1 => Just(0usize), 3 => 1usize..40, 3 => 40usize..1000, 1 => 1000usize..20_000];
+    let small =
+        || prop_oneof![3 => Just(0usize), 2 => (1usize..4).prop_map(|n| n * 8), 2 => 1usize..20];
+    let chunk =
+        prop_oneof![2 => 1usize..70, 2 => (0u32..11).prop_map(|k| 1 << k), 1 => Just(usize::MAX)];
+    (rows, columns, small(), small(), chunk, 0usize..3, kind(), any::<u64>(), any::<bool>())
+        .prop_map(|(rows, columns, padding, offset, chunk, dtype, kind, seed, ignore)| Case {
             rows: rows.min(600_000 / columns),
             columns,
             padding,
@@ -47,8 +49,7 @@ fn case() -> impl Strategy<Value = Case> {
             kind,
             seed,
             ignore,
-        },
-    )
+        })
 }
 
 fn columns(device: Device) -> Result<(), Failed> {
@@ -74,7 +75,8 @@ fn column_case<T: Drawn + GpuFloat>(engine: &Arc<Engine>, case: &Case) -> Result
         all
     };
     let (left, right) = (framed(case.seed), framed(!case.seed));
-    let (x, y) = (DeviceBuffer::from_host(&stream, &left)?, DeviceBuffer::from_host(&stream, &right)?);
+    let (x, y) =
+        (DeviceBuffer::from_host(&stream, &left)?, DeviceBuffer::from_host(&stream, &right)?);
     let x = DeviceMatrix::new(x.slice(offset..)?, rows, columns, stride)?;
     let y = DeviceMatrix::new(y.slice(offset..)?, rows, columns, stride)?;
     let sums = reducer.column_sums(&x, &options)?;
@@ -93,7 +95,9 @@ fn column_case<T: Drawn + GpuFloat>(engine: &Arc<Engine>, case: &Case) -> Result
         // Zero times infinity is a NaN of the arithmetic, which shows under either policy.
         let arithmetic = factors().any(|(x, y)| !x.is_nan() && !y.is_nan() && (x * y).is_nan());
         if arithmetic {
-            ensure(products[c].is_some_and(f64::is_nan), || format!("product {c}: {:?}", products[c]))?;
+            ensure(products[c].is_some_and(f64::is_nan), || {
+                format!("product {c}: {:?}", products[c])
+            })?;
         } else {
             let all: Vec<f64> = factors().map(|(x, y)| x * y).collect();
             check_sum(&format!("products of column {c}"), products[c], &all, nan)?;

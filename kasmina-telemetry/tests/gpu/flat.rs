@@ -112,7 +112,8 @@ fn flat_case<T: Drawn<Sum: AnySum>>(engine: &Arc<Engine>, case: &Case) -> Result
     let options = ReductionOptions { nan, ..ReductionOptions::default() };
 
     let wide: Vec<f64> = x.iter().map(|x| x.to_f64()).collect();
-    let numbers: Vec<(usize, T)> = (0..).zip(x.iter().copied()).filter(|(_, x)| !x.is_nan()).collect();
+    let numbers: Vec<(usize, T)> =
+        (0..).zip(x.iter().copied()).filter(|(_, x)| !x.is_nan()).collect();
     let first_nan = x.iter().position(|x| x.is_nan());
     let stopped = first_nan.filter(|_| nan == NanPolicy::Propagate);
 
@@ -135,10 +136,9 @@ fn flat_case<T: Drawn<Sum: AnySum>>(engine: &Arc<Engine>, case: &Case) -> Result
     ensure(twin.is_some() == summary.is_some(), || format!("{twin:?} and {summary:?}"))?;
     match (summary, stopped, numbers.first()) {
         (Some(got), Some(at), _) => {
-            ensure(
-                got.sum_squares.is_nan() && got.min.is_nan() && got.max.is_nan(),
-                || format!("{got:?} with a NaN"),
-            )?;
+            ensure(got.sum_squares.is_nan() && got.min.is_nan() && got.max.is_nan(), || {
+                format!("{got:?} with a NaN")
+            })?;
             ensure((got.arg_min, got.arg_max) == (at, at), || format!("{got:?}, NaN at {at}"))?;
             ensure(got.count == case.n as u64, || format!("{got:?}"))?;
         }
@@ -151,11 +151,15 @@ fn flat_case<T: Drawn<Sum: AnySum>>(engine: &Arc<Engine>, case: &Case) -> Result
             let found = (got.arg_min, got.min.bits(), got.arg_max, got.max.bits());
             let want = (low.0, low.1.bits(), high.0, high.1.bits());
             ensure(found == want, || format!("extremes {found:?} instead of {want:?}"))?;
-            ensure(got.count == numbers.len() as u64, || format!("{} numbers of {}", got.count, numbers.len()))?;
+            ensure(got.count == numbers.len() as u64, || {
+                format!("{} numbers of {}", got.count, numbers.len())
+            })?;
             let squares = Exact::of(numbers.iter().map(|(_, x)| x.to_f64() * x.to_f64()));
             near("squares", got.sum_squares, squares, case.n)?;
             let twin = twin.ok_or("no twin")?;
-            ensure((twin.arg_min, twin.arg_max, twin.count) == (low.0, high.0, got.count), || format!("{twin:?}"))?;
+            ensure((twin.arg_min, twin.arg_max, twin.count) == (low.0, high.0, got.count), || {
+                format!("{twin:?}")
+            })?;
         }
         (None, None, None) => {}
         (got, ..) => return Err(format!("{got:?} of {} numbers", numbers.len()).into()),
@@ -163,6 +167,17 @@ fn flat_case<T: Drawn<Sum: AnySum>>(engine: &Arc<Engine>, case: &Case) -> Result
     let places = extrema.map(|(low, high)| (low.0.bits(), low.1, high.0.bits(), high.1));
     let want = summary.map(|s| (s.min.bits(), s.arg_min, s.max.bits(), s.arg_max));
     ensure(places == want, || format!("extremes {places:?}, in the summary {want:?}"))?;
+
+    let bounds = reducer.bounds(device, &options)?;
+    // Zeros of either sign are equal, and a NaN is unlike itself.
+    let alike = match (bounds, summary) {
+        (Some((low, high)), Some(s)) => {
+            (low == s.min && high == s.max) || (low.is_nan() && high.is_nan() && s.min.is_nan())
+        }
+        (None, None) => true,
+        _ => false,
+    };
+    ensure(alike, || format!("bounds {bounds:?} and {summary:?}"))?;
 
     let threshold = x.get(case.n / 2).copied().unwrap_or_else(|| T::nearest(0.5));
     for comparison in COMPARISONS {
@@ -212,7 +227,9 @@ fn same_bits(device: Device) -> Result<(), Failed> {
         let first = fingerprint(&mut reducer, buffer.as_slice())?;
         for run in 1..100 {
             let again = fingerprint(&mut reducer, buffer.as_slice())?;
-            ensure(again == first, || format!("run {run} of {n}: {again:x?} instead of {first:x?}"))?;
+            ensure(again == first, || {
+                format!("run {run} of {n}: {again:x?} instead of {first:x?}")
+            })?;
         }
         for threads in [32, 64, 128, 256] {
             for ahead in [4, 8] {
@@ -220,7 +237,9 @@ fn same_bits(device: Device) -> Result<(), Failed> {
                     reducer.set_launch(Launch { threads, ahead, blocks })?;
                     let again = fingerprint(&mut reducer, buffer.as_slice())?;
                     ensure(again == first, || {
-                        format!("{threads} threads, {ahead} ahead, {blocks} blocks, {n}: {again:x?} instead of {first:x?}")
+                        format!(
+                            "{threads} threads, {ahead} ahead, {blocks} blocks, {n}: {again:x?} instead of {first:x?}"
+                        )
                     })?;
                 }
             }
@@ -255,7 +274,9 @@ fn refused(device: Device) -> Result<(), Failed> {
         // SAFETY: the elements lie within the buffer, if not at their alignment.
         let odd = unsafe { DeviceSlice::<f32>::from_raw(&stream, buffer.address() + past, 4) }?;
         let refused = reducer.sum(odd, &ReductionOptions::default());
-        ensure(matches!(refused, Err(CudaError::Misaligned { element: 4, .. })), || format!("{refused:?}"))?;
+        ensure(matches!(refused, Err(CudaError::Misaligned { element: 4, .. })), || {
+            format!("{refused:?}")
+        })?;
     }
     let atomic = ReductionOptions { strategy: ReductionStrategy::Atomic, ..Default::default() };
     let refused = reducer.summary(buffer.as_slice(), &atomic);

@@ -21,7 +21,8 @@ impl Exact {
             return;
         }
         let sum = self.sum + x;
-        self.lost += if self.sum.abs() >= x.abs() { self.sum - sum + x } else { x - sum + self.sum };
+        self.lost +=
+            if self.sum.abs() >= x.abs() { self.sum - sum + x } else { x - sum + self.sum };
         self.sum = sum;
         self.magnitude += x.abs();
     }
@@ -63,7 +64,9 @@ pub(crate) fn check_sum(
             ensure(got.is_nan(), || format!("{what}: {got} instead of NaN"))
         }
         Some(got) => {
-            ensure(numbers.clone().next().is_some(), || format!("{what}: {got} instead of nothing"))?;
+            ensure(numbers.clone().next().is_some(), || {
+                format!("{what}: {got} instead of nothing")
+            })?;
             near(what, got, Exact::of(numbers), values.len())
         }
     }
@@ -121,7 +124,8 @@ pub(crate) fn check_chunk<T: Drawn<Value = f32>>(
     if n == 0 {
         ensure((min, max) == (f32::INFINITY, f32::NEG_INFINITY), || format!("{what}: {got:?}"))?;
     }
-    let zero_is_positive = min.to_bits() != (-0.0_f32).to_bits() && max.to_bits() != (-0.0_f32).to_bits();
+    let zero_is_positive =
+        min.to_bits() != (-0.0_f32).to_bits() && max.to_bits() != (-0.0_f32).to_bits();
     ensure(zero_is_positive, || format!("{what}: a zero of {got:?} is negative"))?;
     let stats = ElementStats { n, dead, nonfinite, mean, m2, min, max };
     check_statistics(what, &stats, values, dead_epsilon)

@@ -67,7 +67,12 @@ impl<T: Drawn> Data<T> {
         all.extend(values::<T>(case.n, case.kind, case.seed));
         all.extend([T::nearest(f64::NAN); 16]);
         let nan = if case.ignore { NanPolicy::Ignore } else { NanPolicy::Propagate };
-        Self { all, offset: case.offset, n: case.n, options: ReductionOptions { nan, ..Default::default() } }
+        Self {
+            all,
+            offset: case.offset,
+            n: case.n,
+            options: ReductionOptions { nan, ..Default::default() },
+        }
     }
 
     fn x(&self) -> &[T] {
@@ -98,7 +103,11 @@ pub(crate) fn check_extrema(
     let numbers = || values.iter().copied().filter(|x| !x.is_nan());
     let stopped = nan == NanPolicy::Propagate && values.iter().any(|x| x.is_nan());
     let want = match (stopped, numbers().next()) {
-        (true, _) => return ensure(got.is_some_and(|x| x.min.is_nan() && x.max.is_nan()), || format!("{what}: {got:?}")),
+        (true, _) => {
+            return ensure(got.is_some_and(|x| x.min.is_nan() && x.max.is_nan()), || {
+                format!("{what}: {got:?}")
+            });
+        }
         (false, None) => None,
         (false, Some(first)) => {
             let low = numbers().fold(first, |a, b| if b < a { b } else { a });
@@ -130,7 +139,9 @@ fn equal_case<T: Drawn + GpuFloat>(engine: &Arc<Engine>, case: &Case) -> Result<
     let sums = reducer.equal_sums(x, case.segment, &data.options)?;
     let extrema = reducer.equal_extrema(x, case.segment, &data.options)?;
     let segments = case.n.div_ceil(case.segment);
-    ensure((stats.len(), sums.len(), extrema.len()) == (segments, segments, segments), || "lengths".to_owned())?;
+    ensure((stats.len(), sums.len(), extrema.len()) == (segments, segments, segments), || {
+        "lengths".to_owned()
+    })?;
     for (i, x) in data.x().chunks(case.segment).enumerate() {
         check(i, x, &data.options, (&stats[i], sums[i], extrema[i]))?;
     }
@@ -226,9 +237,19 @@ fn repeat(device: Device) -> Result<(), Failed> {
     for run in 0..100 {
         let mut bits = Vec::new();
         for segment in [7, 64, 100_000] {
-            bits.extend(reducer.equal_sums(buffer.as_slice(), segment, &options)?.iter().map(|x| x.unwrap_or(-1.0).to_bits()));
+            bits.extend(
+                reducer
+                    .equal_sums(buffer.as_slice(), segment, &options)?
+                    .iter()
+                    .map(|x| x.unwrap_or(-1.0).to_bits()),
+            );
         }
-        bits.extend(reducer.offset_sums(buffer.as_slice(), offsets.as_slice(), &options)?.iter().map(|x| x.unwrap_or(-1.0).to_bits()));
+        bits.extend(
+            reducer
+                .offset_sums(buffer.as_slice(), offsets.as_slice(), &options)?
+                .iter()
+                .map(|x| x.unwrap_or(-1.0).to_bits()),
+        );
         let stats = reducer.offsets(buffer.as_slice(), offsets.as_slice(), &options)?;
         bits.extend(stats.iter().flat_map(|x| [x.mean.to_bits(), x.m2.to_bits()]));
         match &first {
@@ -260,7 +281,11 @@ fn bad_offsets(device: Device) -> Result<(), Failed> {
         ensure(got == Some(CudaError::Telemetry(want)), || format!("{got:?} for {cuts:?}"))?;
     }
     let good = DeviceBuffer::from_host(&stream, &[0_u64, 50, 100])?;
-    ensure(reducer.offsets(buffer.as_slice(), good.as_slice(), &options)?.len() == 2, || "good offsets".to_owned())?;
+    ensure(reducer.offsets(buffer.as_slice(), good.as_slice(), &options)?.len() == 2, || {
+        "good offsets".to_owned()
+    })?;
     let none = DeviceBuffer::from_host(&stream, &[] as &[u64])?;
-    ensure(reducer.offsets(buffer.as_slice(), none.as_slice(), &options).is_err(), || "no offsets".to_owned())
+    ensure(reducer.offsets(buffer.as_slice(), none.as_slice(), &options).is_err(), || {
+        "no offsets".to_owned()
+    })
 }
