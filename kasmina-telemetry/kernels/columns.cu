@@ -17,7 +17,7 @@ using namespace kasmina::reduce;
 
 #define KASMINA_COLUMNS_TYPE(T, type, ahead)                                                                                 \
     KASMINA_COLUMNS(T, type, sum, SegmentSumLane, false, ahead, 4)                                                           \
-    KASMINA_COLUMNS(T, type, product, ProductLane, true, (ahead / 2), 4)                                                     \
+    KASMINA_COLUMNS(T, type, product, ProductLane, true, (ahead / 2), 3)                                                     \
     KASMINA_COLUMNS(T, type, extrema, BoundsLane, false, ahead, 4)                                                           \
     KASMINA_COLUMNS(T, type, statistics, StatisticsLane, false, 4, 2)
 

@@ -29,7 +29,7 @@ struct ColumnParams {
     uint32_t across;          // threads side by side, a power of two
     uint32_t run;             // columns that a block makes one record of: 1, or kWidth times a power of two, `across` at most
 };
-static_assert(sizeof(ColumnParams) == 136 && offsetof(ColumnParams, settings) == 96, "as in Rust");
+static_assert(sizeof(ColumnParams) == 152 && offsetof(ColumnParams, settings) == 96, "as in Rust");
 
 // Columns of a thread, where rows allow: with eight of the 16-bit floats their statistics would leave the registers.
 constexpr uint32_t kWideColumns = 4;
@@ -93,20 +93,41 @@ __device__ __forceinline__ void columns(const ColumnParams& p)
         }
 #pragma unroll
         for (uint32_t w = 0; w < kWidth; ++w) lanes[w].begin(value[w], p.settings);
-        const auto take = [&](const Cells<T, kWidth>& a, const Cells<T, kWidth>& b) {
-            Value left[kWidth], right[kWidth];
-            a.get(left);
-            if constexpr (kPair) b.get(right);
+        // A whole batch of rows is looked at first: with nothing out of the ordinary in it, no element needs a look of its own.
+        const auto take = [&](const auto& a, const auto& b) {
+            constexpr uint32_t kRows = sizeof(a) / sizeof(a[0]);
+            Value most{};
 #pragma unroll
-            for (uint32_t w = 0; w < kWidth; ++w) {
-                if constexpr (kPair) {
-                    lanes[w].take_pair(left[w], right[w]);
-                } else {
-                    lanes[w].take_one(left[w], 0);
+            for (uint32_t k = 0; k < kRows; ++k) {
+                Value left[kWidth];
+                [[maybe_unused]] Value right[kWidth];
+                a[k].get(left);
+                if constexpr (kPair) b[k].get(right);
+#pragma unroll
+                for (uint32_t w = 0; w < kWidth; ++w) {
+                    most = greatest_or_nan(most, magnitude(left[w]));
+                    if constexpr (kPair) most = greatest_or_nan(most, magnitude(right[w]));
+                }
+            }
+            const bool ordinary = Lane::is_ordinary(most);
+#pragma unroll
+            for (uint32_t k = 0; k < kRows; ++k) {
+                Value left[kWidth];
+                [[maybe_unused]] Value right[kWidth];
+                a[k].get(left);
+                if constexpr (kPair) b[k].get(right);
+#pragma unroll
+                for (uint32_t w = 0; w < kWidth; ++w) {
+                    if constexpr (kPair) {
+                        ordinary ? lanes[w].take_ordinary_pair(left[w], right[w]) : lanes[w].take_pair(left[w], right[w]);
+                    } else {
+                        ordinary ? lanes[w].take_ordinary(left[w]) : lanes[w].take_one(left[w], 0);
+                    }
                 }
             }
         };
         uint64_t row = first_row + lane;
+#pragma unroll 1
         for (; row + (kAhead - 1) * down < end_row; row += kAhead * down) {
             Cells<T, kWidth> a[kAhead], b[kAhead];
 #pragma unroll
@@ -114,14 +135,13 @@ __device__ __forceinline__ void columns(const ColumnParams& p)
                 a[k].load(x + (row + k * down) * p.x_stride);
                 if constexpr (kPair) b[k].load(y + (row + k * down) * p.y_stride);
             }
-#pragma unroll
-            for (uint32_t k = 0; k < kAhead; ++k) take(a[k], b[k]);
+            take(a, b);
         }
 #pragma unroll 1
         for (; row < end_row; row += down) {
-            Cells<T, kWidth> a, b;
-            a.load(x + row * p.x_stride);
-            if constexpr (kPair) b.load(y + row * p.y_stride);
+            Cells<T, kWidth> a[1], b[1];
+            a[0].load(x + row * p.x_stride);
+            if constexpr (kPair) b[0].load(y + row * p.y_stride);
             take(a, b);
         }
     }
@@ -172,7 +192,7 @@ __device__ __forceinline__ void merge_columns(const ColumnParams& p)
         record.merge(load_partial(partials + i / width * runs + i % width));
     }
     merge_lanes<kWarp>(record);
-    if (rank == 0) put(p.out, result, record, p.settings);
+    if (rank == 0) put(p.out, result, record, p.rows, p.settings);
 }
 
 }  // namespace kasmina::reduce

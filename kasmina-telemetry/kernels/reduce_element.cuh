@@ -76,12 +76,15 @@ struct Element<bf16> {
 template <class T>
 constexpr uint32_t kLanes = kPacketBytes / sizeof(T);
 
+KASMINA_REDUCE_HD float magnitude(float x) { return fabsf(x); }
+KASMINA_REDUCE_HD double magnitude(double x) { return fabs(x); }
+
 // False for NaN and ±Inf, and true for every integer.
 template <class V>
 KASMINA_REDUCE_HD bool finite(V x)
 {
     if constexpr (std::is_floating_point_v<V>) {
-        return (x < 0 ? -x : x) < static_cast<V>(__builtin_huge_val());
+        return magnitude(x) < static_cast<V>(__builtin_huge_val());
     } else {
         return true;
     }

@@ -38,10 +38,10 @@ struct SegmentParams {
     uint64_t limit;              // elements of the longest segment that a group takes
     Settings settings;
 };
-static_assert(sizeof(SegmentParams) == 128 && offsetof(SegmentParams, limit) == 88 && sizeof(QueuedPiece) == 16, "as in Rust");
+static_assert(sizeof(SegmentParams) == 144 && offsetof(SegmentParams, limit) == 88 && sizeof(QueuedPiece) == 16, "as in Rust");
 
 // Packets of a strip of a queued piece, at least; and how many pieces a segment has at most.
-constexpr uint64_t kQueuedStrip = 256;
+constexpr uint64_t kQueuedStrip = 512;
 constexpr uint64_t kMostPieces = 2048;
 
 template <class T>
@@ -133,7 +133,7 @@ __device__ __forceinline__ void plain_groups(const SegmentParams& p)
             __syncwarp();
             join_lanes<kGroup>(lane);
             if (rank == 0 && r * kGroups + group < left) {
-                put(p.out, base + r * kGroups + group, lane.record(0, p.segment), p.settings);
+                put(p.out, base + r * kGroups + group, lane.record(0, p.segment), p.segment, p.settings);
             }
         }
     }
@@ -146,7 +146,7 @@ __device__ __forceinline__ void plain_groups(const SegmentParams& p)
         walk<T, kWarp, 1>(lane, static_cast<const T*>(p.x), range, first, end_packet<T>(range), first, threadIdx.x % kWarp);
         __syncwarp();
         join_lanes<kWarp>(lane);
-        if (threadIdx.x == 0) put(p.out, whole, lane.record(0, range.end - range.begin), p.settings);
+        if (threadIdx.x == 0) put(p.out, whole, lane.record(0, range.end - range.begin), range.end - range.begin, p.settings);
     }
 }
 
@@ -207,7 +207,7 @@ __device__ __forceinline__ void ragged_groups(const SegmentParams& p)
         __syncwarp();
         join_lanes<kGroup>(lane);
         if (rank == 0 && segment < p.segments && !queued) {
-            put(p.out, segment, lane.record(0, elements), p.settings);
+            put(p.out, segment, lane.record(0, elements), elements, p.settings);
         }
         // All lanes write the pieces of one segment after the other.
         uint32_t waiting = __ballot_sync(kEveryLane, queued && rank == 0);
@@ -244,7 +244,7 @@ __device__ __forceinline__ void queued_pieces(const SegmentParams& p)
             const uint64_t start = item - entry.piece;
             done = meet(record, static_cast<Record*>(p.partials) + start, entry.piece, entry.pieces, p.arrivals + start, strips);
         }
-        if (done && threadIdx.x == 0) put(p.out, entry.segment, record, p.settings);
+        if (done && threadIdx.x == 0) put(p.out, entry.segment, record, range.end - range.begin, p.settings);
         __syncthreads();
     }
 }

@@ -16,16 +16,16 @@ constexpr uint32_t kNoPacket = ~0u;
 
 // What a kernel is told beside the data.
 struct Settings {
-    double threshold;    // of a count, where values are floats
-    int64_t whole;       // the same where they are integers
-    uint32_t relations;  // of a count: the kLess… that match
+    double least;        // a count's interval, where values are floats; empty where this is not at most the next
+    double most;
+    int64_t least_whole; // the same where they are integers
+    int64_t most_whole;
+    uint32_t outside;    // whether what lies outside of the interval is counted
     float dead_epsilon;  // of statistics
     uint32_t propagate;  // whether a NaN makes a segment's or a column's result NaN; else it is passed over
     uint32_t compact;    // whether extremes leave as two f32, those of segments and columns
 };
-static_assert(sizeof(Settings) == 32, "as in Rust");
-
-constexpr uint32_t kLess = 1, kEqual = 2, kGreater = 4, kUnordered = 8;
+static_assert(sizeof(Settings) == 48, "as in Rust");
 
 // A word or two of the lane `distance` further on.
 template <class V>
@@ -68,6 +68,8 @@ struct SumLane {
     using Value = typename Element<T>::Value;
     using Record = Sum<T>;
     static constexpr bool kPivot = false;
+    // Whether packets may be taken unchecked, for is_damaged() to tell afterwards.
+    static constexpr bool kTrial = Element<T>::kFloat;
 
     // i64 alone can leave 64 bits within a strip.
     using Total = std::conditional_t<Element<T>::kFloat, double, std::conditional_t<sizeof(T) == 8, __int128, long long>>;
@@ -106,6 +108,9 @@ struct SumLane {
         }
     }
 
+    __device__ __forceinline__ void take_unchecked(const Value (&value)[kLanes<T>]) { take_numbers(value); }
+    __device__ __forceinline__ bool is_damaged() const { return is_nan(sum); }
+
     // The elements from `from` to before `end`.
     __device__ __forceinline__ void take_part(const Value (&value)[kLanes<T>], uint32_t from, uint32_t end, uint32_t at)
     {
@@ -120,6 +125,18 @@ struct SumLane {
         if constexpr (Element<T>::kFloat) {
             nans += is_nan(value) ? 1 : 0;
             sum = add(sum, static_cast<double>(is_nan(value) ? Value{0} : value));
+        } else {
+            sum += value;
+        }
+    }
+
+    // No NaN.
+    static __device__ __forceinline__ bool is_ordinary(Value most) { return !is_nan(most); }
+
+    __device__ __forceinline__ void take_ordinary(Value value)
+    {
+        if constexpr (Element<T>::kFloat) {
+            sum = add(sum, static_cast<double>(value));
         } else {
             sum += value;
         }
@@ -142,13 +159,13 @@ struct SumLane {
         join(below(sum, distance), Element<T>::kFloat ? below(nans, distance) : 0);
     }
 
-    __device__ __forceinline__ Record record(uint64_t, uint64_t count) const
+    __device__ __forceinline__ Record record(uint64_t, uint64_t) const
     {
         if constexpr (Element<T>::kFloat) {
-            return {sum, count - nans, nans};
+            return {sum, nans};
         } else {
             const auto wide = static_cast<__int128>(sum);
-            return {static_cast<uint64_t>(wide), static_cast<int64_t>(wide >> 64), count};
+            return {static_cast<uint64_t>(wide), static_cast<int64_t>(wide >> 64)};
         }
     }
 
@@ -176,6 +193,11 @@ template <class T>
 struct ProductLane : SegmentSumLane<T> {
     using Value = typename Element<T>::Value;
 
+    __device__ __forceinline__ void take_ordinary_pair(Value x, Value y)
+    {
+        this->sum = fused(static_cast<double>(x), static_cast<double>(y), this->sum);
+    }
+
     __device__ __forceinline__ void take_pair(Value x, Value y)
     {
         const bool nan = is_nan(x) || is_nan(y);
@@ -190,6 +212,7 @@ struct BoundsLane {
     using Value = typename Element<T>::Value;
     using Record = Bounds<Value>;
     static constexpr bool kPivot = false;
+    static constexpr bool kTrial = Element<T>::kFloat;
 
     Value low, high;
     uint32_t nans = 0;
@@ -210,6 +233,14 @@ struct BoundsLane {
         low = least(low, tree(value, [](Value a, Value b) { return least(a, b); }));
         high = greatest(high, most);
     }
+
+    __device__ __forceinline__ void take_unchecked(const Value (&value)[kLanes<T>])
+    {
+        low = least(low, tree(value, [](Value a, Value b) { return least(a, b); }));
+        high = greatest_or_nan(high, tree(value, [](Value a, Value b) { return greatest_or_nan(a, b); }));
+    }
+
+    __device__ __forceinline__ bool is_damaged() const { return is_nan(high); }
 
     __device__ __forceinline__ void take_part(const Value (&value)[kLanes<T>], uint32_t from, uint32_t end, uint32_t at)
     {
@@ -239,6 +270,14 @@ struct BoundsLane {
         high = greatest(high, value);
     }
 
+    static __device__ __forceinline__ bool is_ordinary(Value most) { return !is_nan(most); }
+
+    __device__ __forceinline__ void take_ordinary(Value value)
+    {
+        low = least(low, value);
+        high = greatest(high, value);
+    }
+
     __device__ __forceinline__ void join(Value other_low, Value other_high, uint32_t other_nans)
     {
         low = least(low, other_low);
@@ -253,7 +292,7 @@ struct BoundsLane {
         join(below(low, distance), below(high, distance), Element<T>::kFloat ? below(nans, distance) : 0);
     }
 
-    __device__ __forceinline__ Record record(uint64_t, uint64_t count) const { return {count - nans, nans, low, high}; }
+    __device__ __forceinline__ Record record(uint64_t, uint64_t) const { return {nans, low, high}; }
 };
 
 template <class T>
@@ -261,6 +300,7 @@ struct ExtremaLane {
     using Value = typename Element<T>::Value;
     using Record = Extrema<Value>;
     static constexpr bool kPivot = false;
+    static constexpr bool kTrial = false;
 
     Value low, high;
     uint32_t low_at = kNoPacket, high_at = kNoPacket, nan_at = kNoPacket;
@@ -332,10 +372,10 @@ struct ExtremaLane {
         join(other);
     }
 
-    __device__ __forceinline__ Record record(uint64_t first, uint64_t count) const
+    __device__ __forceinline__ Record record(uint64_t first, uint64_t) const
     {
         const auto place = [=](uint32_t at) { return at == kNoPacket ? kNowhere : first + at; };
-        return {low, high, place(low_at), place(high_at), place(nan_at), count - nans, nans};
+        return {low, high, place(low_at), place(high_at), place(nan_at), nans};
     }
 
 private:
@@ -362,6 +402,7 @@ struct SummaryLane {
     using Value = typename Element<T>::Value;
     using Record = Summary<T>;
     static constexpr bool kPivot = false;
+    static constexpr bool kTrial = false;
 
     SumLane<T> sum;
     double squares = 0.0;
@@ -430,19 +471,22 @@ struct CountLane {
     using Value = typename Element<T>::Value;
     using Record = Count;
     static constexpr bool kPivot = false;
+    static constexpr bool kTrial = false;
 
-    Value threshold;
-    uint32_t relations;
+    Value low, high;
+    bool outside;
     uint32_t matches = 0;
 
     __device__ __forceinline__ void begin(Value, const Settings& settings)
     {
         if constexpr (Element<T>::kFloat) {
-            threshold = static_cast<Value>(settings.threshold);
+            low = static_cast<Value>(settings.least);
+            high = static_cast<Value>(settings.most);
         } else {
-            threshold = static_cast<Value>(settings.whole);
+            low = static_cast<Value>(settings.least_whole);
+            high = static_cast<Value>(settings.most_whole);
         }
-        relations = settings.relations;
+        outside = settings.outside != 0;
     }
 
     __device__ __forceinline__ void take(const Value (&value)[kLanes<T>], uint32_t)
@@ -457,17 +501,10 @@ struct CountLane {
 
     __device__ __forceinline__ void join_below(uint32_t distance) { matches += below(matches, distance); }
 
-    __device__ __forceinline__ Record record(uint64_t, uint64_t) const { return {matches}; }
+    __device__ __forceinline__ Record record(uint64_t, uint64_t count) const { return {outside ? count - matches : matches}; }
 
 private:
-    __device__ __forceinline__ uint32_t match(Value value) const
-    {
-        const uint32_t relation = value < threshold    ? kLess
-                                  : value == threshold ? kEqual
-                                  : value > threshold  ? kGreater
-                                                       : kUnordered;
-        return (relations & relation) != 0 ? 1 : 0;
-    }
+    __device__ __forceinline__ uint32_t match(Value value) const { return value >= low && value <= high ? 1 : 0; }
 };
 
 // Statistics about a pivot: two f64 sums of differences, which for f16, bf16 and f32 are exact up to 2^29 apart.
@@ -476,6 +513,7 @@ struct StatisticsLane {
     using Value = typename Element<T>::Value;
     using Record = Statistics<Value>;
     static constexpr bool kPivot = true;
+    static constexpr bool kTrial = false;
 
     double pivot;
     Value dead_epsilon;
@@ -510,12 +548,7 @@ struct StatisticsLane {
             nonfinite += 1;
             return;
         }
-        const double shifted = add(static_cast<double>(value), -pivot);
-        sum = add(sum, shifted);
-        squares = fused(shifted, shifted, squares);
-        low = least(low, value);
-        high = greatest(high, value);
-        dead += is_dead(value) ? 1 : 0;
+        take_ordinary(value);
     }
 
     __device__ __forceinline__ void take_part(const Value (&value)[kLanes<T>], uint32_t from, uint32_t end, uint32_t at)
@@ -524,6 +557,18 @@ struct StatisticsLane {
         for (uint32_t i = 0; i < kLanes<T>; ++i) {
             if (i >= from && i < end) take_one(value[i], at);
         }
+    }
+
+    static __device__ __forceinline__ bool is_ordinary(Value most) { return finite(most); }
+
+    __device__ __forceinline__ void take_ordinary(Value value)
+    {
+        const double shifted = add(static_cast<double>(value), -pivot);
+        sum = add(sum, shifted);
+        squares = fused(shifted, shifted, squares);
+        low = least(low, value);
+        high = greatest(high, value);
+        dead += is_dead(value) ? 1 : 0;
     }
 
     __device__ __forceinline__ void join(const StatisticsLane& other)
@@ -584,7 +629,7 @@ private:
             // Without the overflow of −INT_MIN.
             return value == 0;
         } else {
-            return (value < 0 ? -value : value) <= dead_epsilon;
+            return magnitude(value) <= dead_epsilon;
         }
     }
 };

@@ -32,8 +32,8 @@ struct PieceParams {
     uint32_t large_strip;        // packets
     uint32_t small_strip;
 };
-static_assert(sizeof(PieceParams) == 120 && offsetof(PieceParams, settings) == 80
-                  && offsetof(PieceParams, large_strip) == 112,
+static_assert(sizeof(PieceParams) == 136 && offsetof(PieceParams, settings) == 80
+                  && offsetof(PieceParams, large_strip) == 128,
               "as in Rust");
 
 __device__ __forceinline__ uint32_t arrive(uint32_t* count)
@@ -50,9 +50,18 @@ __device__ __forceinline__ Record load_partial(const Record* from)
     static_assert(sizeof(Record) % 8 == 0, "moved as words");
     Record record;
     unsigned long long words[sizeof(Record) / 8];
+    if constexpr (sizeof(Record) % 16 == 0) {
 #pragma unroll
-    for (uint32_t i = 0; i < sizeof(Record) / 8; ++i) {
-        words[i] = __ldcg(reinterpret_cast<const unsigned long long*>(from) + i);
+        for (uint32_t i = 0; i < sizeof(Record) / 16; ++i) {
+            const ulonglong2 pair = __ldcg(reinterpret_cast<const ulonglong2*>(from) + i);
+            words[2 * i] = pair.x;
+            words[2 * i + 1] = pair.y;
+        }
+    } else {
+#pragma unroll
+        for (uint32_t i = 0; i < sizeof(Record) / 8; ++i) {
+            words[i] = __ldcg(reinterpret_cast<const unsigned long long*>(from) + i);
+        }
     }
     memcpy(&record, words, sizeof(Record));
     return record;
@@ -76,20 +85,22 @@ __device__ __forceinline__ uint64_t place_of(const T* x, const Range& range, uin
     return kNowhere;
 }
 
-// Results of flat reductions are records; what segments and columns give is smaller.
+// Writes the result of `count` elements. What segments and columns give is smaller than what a flat reduction gives.
 template <class Record>
-__device__ __forceinline__ void put(void* out, uint64_t at, const Record& record, const Settings& settings)
+__device__ __forceinline__ void put(void* out, uint64_t at, const Record& record, uint64_t count, const Settings& settings)
 {
+    const bool propagate = settings.propagate != 0;
     if constexpr (std::is_same_v<Record, SegmentSum>) {
-        static_cast<double*>(out)[at] = record.outcome(settings.propagate != 0);
+        static_cast<double*>(out)[at] = record.outcome(count, propagate);
     } else if constexpr (std::is_same_v<Record, Bounds<float>>) {
         if (settings.compact != 0) {
-            static_cast<float2*>(out)[at] = record.outcome(settings.propagate != 0);
+            static_cast<float2*>(out)[at] = record.outcome(propagate);
         } else {
-            static_cast<Record*>(out)[at] = record;
+            static_cast<BoundsOut<float>*>(out)[at] = out_of(record, count);
         }
     } else {
-        static_cast<Record*>(out)[at] = record;
+        const auto all = out_of(record, count);
+        static_cast<std::remove_const_t<decltype(all)>*>(out)[at] = all;
     }
 }
 
@@ -161,7 +172,7 @@ __device__ __forceinline__ bool meet(Record& record, Record* partials, uint64_t 
     // Eight virtual warps whatever the block's size, each lane with the pieces that are a block apart.
     for (uint32_t strip = warp; strip < kStrips; strip += warps) {
         record = Record::neutral();
-#pragma unroll(sizeof(Record) <= 32 ? 4 : 1)
+#pragma unroll(sizeof(Record) <= 16 ? 8 : sizeof(Record) <= 32 ? 4 : 1)
         for (uint64_t i = strip * kWarp + rank; i < pieces; i += kMaxThreads) record.merge(load_partial(partials + i));
         merge_lanes<kWarp>(record);
         if (rank == 0) strips[strip] = record;
@@ -196,7 +207,7 @@ __device__ __forceinline__ void pieces(const PieceParams& p)
         }
         if (done && threadIdx.x == 0) {
             locate<T>(record, x, range);
-            put(p.out, segment, record, p.settings);
+            put(p.out, segment, record, range.end - range.begin, p.settings);
         }
         // The strips are written anew.
         __syncthreads();

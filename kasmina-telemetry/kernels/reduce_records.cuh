@@ -1,7 +1,7 @@
 // What partial results are: records that merge, the left one being the earlier part of the data. They leave a warp, wait in
 // memory for the block that comes last, and the final one is what the host reads; `src/cuda/records.rs` has them byte for byte.
 //
-// Numbers are the elements that are no NaN. What a NaN does to a result is decided where the record is read, so one kernel serves
+// Numbers are the elements that are no NaN; there are as many as elements, less the NaNs. What a NaN does to a result is decided where the record is read, so one kernel serves
 // both policies.
 #pragma once
 
@@ -15,15 +15,13 @@ constexpr uint64_t kNowhere = ~uint64_t{0};
 // Σ of floats, in f64.
 struct FloatSum {
     double sum;
-    uint64_t numbers;
     uint64_t nans;
 
-    KASMINA_REDUCE_HD static FloatSum neutral() { return {0.0, 0, 0}; }
+    KASMINA_REDUCE_HD static FloatSum neutral() { return {0.0, 0}; }
 
     KASMINA_REDUCE_HD void merge(const FloatSum& right)
     {
         sum = add(sum, right.sum);
-        numbers += right.numbers;
         nans += right.nans;
     }
 };
@@ -32,16 +30,14 @@ struct FloatSum {
 struct IntegerSum {
     uint64_t low;
     int64_t high;
-    uint64_t numbers;
 
-    KASMINA_REDUCE_HD static IntegerSum neutral() { return {0, 0, 0}; }
+    KASMINA_REDUCE_HD static IntegerSum neutral() { return {0, 0}; }
 
     KASMINA_REDUCE_HD void merge(const IntegerSum& right)
     {
         const uint64_t sum = low + right.low;
         high += right.high + (sum < low ? 1 : 0);
         low = sum;
-        numbers += right.numbers;
     }
 };
 
@@ -57,10 +53,9 @@ struct Extrema {
     uint64_t low_at;
     uint64_t high_at;
     uint64_t nan_at;
-    uint64_t numbers;
     uint64_t nans;
 
-    KASMINA_REDUCE_HD static Extrema neutral() { return {V{}, V{}, kNowhere, kNowhere, kNowhere, 0, 0}; }
+    KASMINA_REDUCE_HD static Extrema neutral() { return {V{}, V{}, kNowhere, kNowhere, kNowhere, 0}; }
 
     // Lanes and strips interleave packets, so ties go by the place and not by the side.
     KASMINA_REDUCE_HD void merge(const Extrema& right)
@@ -75,7 +70,6 @@ struct Extrema {
             high_at = right.high_at;
         }
         if (right.nan_at < nan_at) nan_at = right.nan_at;
-        numbers += right.numbers;
         nans += right.nans;
     }
 };
@@ -91,10 +85,11 @@ struct SegmentSum {
     // A quiet NaN whose payload no arithmetic makes.
     static constexpr int64_t kNone = 0x7ff8'6b61'736d'696e;
 
-    __device__ __forceinline__ double outcome(bool propagate) const
+    // Of `count` elements.
+    __device__ __forceinline__ double outcome(uint64_t count, bool propagate) const
     {
         if (propagate && sum.nans != 0) return __longlong_as_double(0x7ff8'0000'0000'0000);
-        return sum.numbers == 0 ? __longlong_as_double(kNone) : sum.sum;
+        return sum.nans == count ? __longlong_as_double(kNone) : sum.sum;
     }
 #endif
 };
@@ -103,7 +98,6 @@ struct SegmentSum {
 // there is nothing.
 template <class V>
 struct Bounds {
-    uint64_t numbers;
     uint64_t nans;
     V low;
     V high;
@@ -112,13 +106,13 @@ struct Bounds {
     KASMINA_REDUCE_HD static Bounds neutral()
     {
         if constexpr (std::is_floating_point_v<V>) {
-            return {0, 0, static_cast<V>(__builtin_huge_val()), static_cast<V>(-__builtin_huge_val())};
+            return {0, static_cast<V>(__builtin_huge_val()), static_cast<V>(-__builtin_huge_val())};
         } else if constexpr (std::is_unsigned_v<V>) {
-            return {0, 0, static_cast<V>(~V{0}), V{0}};
+            return {0, static_cast<V>(~V{0}), V{0}};
         } else {
             using U = std::make_unsigned_t<V>;
             const U most = static_cast<U>(~U{0}) >> 1;
-            return {0, 0, static_cast<V>(most), static_cast<V>(~most)};
+            return {0, static_cast<V>(most), static_cast<V>(~most)};
         }
     }
 
@@ -126,7 +120,6 @@ struct Bounds {
     {
         low = right.low < low ? right.low : low;
         high = right.high > high ? right.high : high;
-        numbers += right.numbers;
         nans += right.nans;
     }
 
@@ -243,10 +236,83 @@ struct Statistics {
 static_assert(sizeof(Statistics<float>) == 48 && offsetof(Statistics<float>, mean) == 24
                   && offsetof(Statistics<float>, low) == 40,
               "kasmina_telemetry::ChunkStats");
-static_assert(sizeof(FloatSum) == 24 && sizeof(IntegerSum) == 24 && sizeof(Extrema<float>) == 48
-                  && sizeof(Extrema<double>) == 56 && sizeof(Summary<float>) == 80 && sizeof(Summary<double>) == 88
-                  && sizeof(Statistics<double>) == 56 && sizeof(Count) == 8
-                  && sizeof(Bounds<float>) == 24 && sizeof(Bounds<double>) == 32,
+
+// Results of flat reductions as the host has them: with the number of numbers, which partial results need not carry.
+struct FloatSumOut {
+    double sum;
+    uint64_t numbers;
+    uint64_t nans;
+};
+
+struct IntegerSumOut {
+    uint64_t low;
+    int64_t high;
+    uint64_t numbers;
+};
+
+template <class V>
+struct BoundsOut {
+    uint64_t numbers;
+    uint64_t nans;
+    V low;
+    V high;
+};
+
+template <class V>
+struct ExtremaOut {
+    V low;
+    V high;
+    uint64_t low_at;
+    uint64_t high_at;
+    uint64_t nan_at;
+    uint64_t numbers;
+    uint64_t nans;
+};
+
+template <class S, class V>
+struct SummaryOut {
+    S sum;
+    double squares;
+    ExtremaOut<V> extrema;
+};
+
+KASMINA_REDUCE_HD FloatSumOut out_of(const FloatSum& sum, uint64_t count) { return {sum.sum, count - sum.nans, sum.nans}; }
+KASMINA_REDUCE_HD IntegerSumOut out_of(const IntegerSum& sum, uint64_t count) { return {sum.low, sum.high, count}; }
+
+template <class V>
+KASMINA_REDUCE_HD BoundsOut<V> out_of(const Bounds<V>& bounds, uint64_t count)
+{
+    return {count - bounds.nans, bounds.nans, bounds.low, bounds.high};
+}
+
+template <class V>
+KASMINA_REDUCE_HD ExtremaOut<V> out_of(const Extrema<V>& all, uint64_t count)
+{
+    return {all.low, all.high, all.low_at, all.high_at, all.nan_at, count - all.nans, all.nans};
+}
+
+template <class T>
+KASMINA_REDUCE_HD auto out_of(const Summary<T>& all, uint64_t count)
+    -> SummaryOut<decltype(out_of(all.sum, count)), typename Element<T>::Value>
+{
+    return {out_of(all.sum, count), all.squares, out_of(all.extrema, count)};
+}
+
+KASMINA_REDUCE_HD Count out_of(const Count& count, uint64_t) { return count; }
+
+template <class V>
+KASMINA_REDUCE_HD Statistics<V> out_of(const Statistics<V>& all, uint64_t)
+{
+    return all;
+}
+
+static_assert(sizeof(FloatSumOut) == 24 && sizeof(IntegerSumOut) == 24 && sizeof(ExtremaOut<float>) == 48
+                  && sizeof(ExtremaOut<double>) == 56 && sizeof(SummaryOut<FloatSumOut, float>) == 80
+                  && sizeof(SummaryOut<FloatSumOut, double>) == 88 && sizeof(Statistics<double>) == 56 && sizeof(Count) == 8
+                  && sizeof(BoundsOut<float>) == 24 && sizeof(BoundsOut<double>) == 32,
               "src/cuda/records.rs");
+static_assert(sizeof(FloatSum) == 16 && sizeof(Bounds<float>) == 16 && sizeof(Bounds<double>) == 24
+                  && sizeof(Summary<float>) == 64 && sizeof(Summary<double>) == 72,
+              "src/cuda/flat.rs reserves no less for a partial result");
 
 }  // namespace kasmina::reduce

@@ -68,13 +68,32 @@ __device__ __forceinline__ void walk(Lane& lane, const T* x, const Range& range,
         for (uint32_t k = 0; k < kAhead; ++k) {
             if (at + k * kStep < whole_end) packets[k] = load_packet(from + at + k * kStep);
         }
+        const auto take_all = [&](auto take) {
 #pragma unroll
-        for (uint32_t k = 0; k < kAhead; ++k) {
-            if (at + k * kStep < whole_end) {
-                typename Element<T>::Value value[kLanes<T>];
-                unpack<T>(packets[k], value);
-                lane.take(value, before + at + k * kStep);
+            for (uint32_t k = 0; k < kAhead; ++k) {
+                if (at + k * kStep < whole_end) {
+                    typename Element<T>::Value value[kLanes<T>];
+                    unpack<T>(packets[k], value);
+                    take(value, before + at + k * kStep);
+                }
             }
+        };
+        if constexpr (Lane::kTrial) {
+            // As if there were no NaN, which shows in the end; then once more, out of the way, from memory.
+            Lane trial = lane;
+            take_all([&](const auto& value, uint32_t) { trial.take_unchecked(value); });
+            if (trial.is_damaged()) {
+#pragma unroll 1
+                for (uint32_t packet = at; packet < whole_end && packet < at + kAhead * kStep; packet += kStep) {
+                    typename Element<T>::Value value[kLanes<T>];
+                    unpack<T>(load_packet(from + packet), value);
+                    lane.take(value, before + packet);
+                }
+            } else {
+                lane = trial;
+            }
+        } else {
+            take_all([&](const auto& value, uint32_t place) { lane.take(value, place); });
         }
     }
     if (tail && (length - 1) % kStep == rank) take_edge(lane, x, range, end - 1, before + length - 1);

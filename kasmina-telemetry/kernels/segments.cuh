@@ -30,6 +30,8 @@
     KASMINA_RAGGED(T, type, what, Lane, 1, ragged)                                                                           \
     KASMINA_RAGGED(T, type, what, Lane, 4, ragged)                                                                           \
     KASMINA_RAGGED(T, type, what, Lane, 8, ragged)                                                                           \
+    KASMINA_RAGGED(T, type, what, Lane, 16, ragged)                                                                          \
+    KASMINA_RAGGED(T, type, what, Lane, 2, ragged)                                                                           \
     KASMINA_RAGGED(T, type, what, Lane, 32, ragged)                                                                          \
     extern "C" __global__ void __launch_bounds__(256, 2)                                                                     \
         kasmina_queued_##what##_##type(const __grid_constant__ kasmina::reduce::SegmentParams p)                             \

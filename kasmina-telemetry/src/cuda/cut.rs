@@ -11,7 +11,7 @@ const LEAST_STRIP: u64 = 128;
 const ONE_PIECE: u64 = 1024;
 /// Pieces that keep a large device busy to the end: large ones for most of the data, and small ones behind them, so that blocks
 /// run out of work at nearly the same time.
-const PIECES: u64 = 2048;
+const PIECES: u64 = 1024;
 /// Of 8 parts of the data, those in large pieces.
 const LARGE_PARTS: u64 = 7;
 /// A large piece's length over a small one's.
@@ -96,8 +96,10 @@ impl Group {
     pub(super) fn of_ragged(packets: u64) -> Self {
         match packets {
             0..=3 => Self::new(1, 4),
-            4..=18 => Self::new(4, 4),
-            19..=48 => Self::new(8, 4),
+            4..=8 => Self::new(2, 4),
+            9..=18 => Self::new(4, 4),
+            19..=36 => Self::new(8, 4),
+            37..=72 => Self::new(16, 4),
             _ => Self::new(32, 4),
         }
     }
@@ -137,7 +139,7 @@ pub(super) const WIDE: u64 = 4;
 /// Threads of a block of the column kernels.
 pub(super) const COLUMN_THREADS: u64 = 256;
 /// Blocks that a matrix is cut into, where it has rows enough.
-const COLUMN_BLOCKS: u64 = 2048;
+const COLUMN_BLOCKS: u64 = 512;
 /// Rows that a thread should have at least.
 const THREAD_ROWS: u64 = 8;
 

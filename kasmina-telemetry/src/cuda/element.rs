@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use kasmina_sys::DeviceCopy;
 
 use super::records::{BoundsRecord, ExtremaRecord, FloatSum, IntegerSum, SumRecord, SummaryRecord};
-use crate::{Element, ElementStats};
+use crate::{Comparison, Element, ElementStats};
 
 /// An [`Element`] with kernels: all of them. The associated types are what results look like in device memory.
 pub trait GpuElement: Element {
@@ -22,9 +22,19 @@ pub trait GpuElement: Element {
     #[doc(hidden)]
     const FLAT: &'static str;
 
-    /// A threshold as kernels take it: as a float, as an integer.
+    /// What stands to this threshold as a comparison says, or what does not.
     #[doc(hidden)]
-    fn threshold(self) -> (f64, i64);
+    fn interval(self, comparison: Comparison) -> Interval;
+}
+
+/// The values from least to most, as floats or as integers; none where `least` is greater.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Interval {
+    /// Of a float type.
+    Float(f64, f64),
+    /// Of an integer type.
+    Whole(i64, i64),
 }
 
 /// A float with segmented and column kernels: `f32`, [`half::f16`] or [`half::bf16`].
@@ -86,7 +96,7 @@ impl<V> AsStatistics<V> for ElementStats<V> {
 }
 
 macro_rules! gpu_elements {
-    ($($type:ty, $record:ty, $flat:literal, |$x:ident| $threshold:expr;)*) => {
+    ($($type:ty, $record:ty, $flat:literal, |$t:ident, $c:ident| $interval:expr;)*) => {
         $(
             impl GpuElement for $type {
                 type SumRecord = $record;
@@ -96,21 +106,127 @@ macro_rules! gpu_elements {
                 type Statistics = ElementStats<Self::Value>;
                 const FLAT: &'static str = $flat;
 
-                fn threshold(self) -> (f64, i64) {
-                    let $x = self;
-                    $threshold
+                fn interval(self, comparison: Comparison) -> Interval {
+                    let $t = self.value();
+                    let $c = comparison;
+                    $interval
                 }
             }
         )*
     };
 }
 
+macro_rules! float_interval {
+    ($type:ty, $t:expr, $comparison:expr) => {{
+        let (t, infinity): ($type, $type) = ($t, <$type>::INFINITY);
+        let (least, most) = match $comparison {
+            // Nothing compares with a NaN, and nothing lies beyond infinity.
+            _ if t.is_nan() => (1.0, 0.0),
+            Comparison::Less if t == -infinity => (1.0, 0.0),
+            Comparison::Greater if t == infinity => (1.0, 0.0),
+            Comparison::Less => (-infinity, t.next_down()),
+            Comparison::LessOrEqual => (-infinity, t),
+            Comparison::Equal | Comparison::NotEqual => (t, t),
+            Comparison::GreaterOrEqual => (t, infinity),
+            Comparison::Greater => (t.next_up(), infinity),
+        };
+        Interval::Float(least.into(), most.into())
+    }};
+}
+
+macro_rules! whole_interval {
+    ($type:ty, $t:expr, $comparison:expr) => {{
+        let t: $type = $t;
+        let (low, high) = (<$type>::MIN, <$type>::MAX);
+        let (least, most) = match $comparison {
+            Comparison::Less if t == low => (1, 0),
+            Comparison::Greater if t == high => (1, 0),
+            Comparison::Less => (low, t - 1),
+            Comparison::LessOrEqual => (low, t),
+            Comparison::Equal | Comparison::NotEqual => (t, t),
+            Comparison::GreaterOrEqual => (t, high),
+            Comparison::Greater => (t + 1, high),
+        };
+        Interval::Whole(least.into(), most.into())
+    }};
+}
+
 gpu_elements! {
-    f32, FloatSum, "flat_short", |x| (x.into(), 0);
-    f16, FloatSum, "flat_short", |x| (x.into(), 0);
-    bf16, FloatSum, "flat_short", |x| (x.into(), 0);
-    f64, FloatSum, "flat_long", |x| (x, 0);
-    i32, IntegerSum, "flat_long", |x| (0.0, x.into());
-    u32, IntegerSum, "flat_long", |x| (0.0, x.into());
-    i64, IntegerSum, "flat_long", |x| (0.0, x);
+    f32, FloatSum, "flat_short", |t, c| float_interval!(f32, t, c);
+    f16, FloatSum, "flat_short", |t, c| float_interval!(f32, t, c);
+    bf16, FloatSum, "flat_short", |t, c| float_interval!(f32, t, c);
+    f64, FloatSum, "flat_long", |t, c| float_interval!(f64, t, c);
+    i32, IntegerSum, "flat_long", |t, c| whole_interval!(i32, t, c);
+    u32, IntegerSum, "flat_long", |t, c| whole_interval!(u32, t, c);
+    i64, IntegerSum, "flat_long", |t, c| whole_interval!(i64, t, c);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMPARISONS: [Comparison; 6] = [
+        Comparison::Less,
+        Comparison::LessOrEqual,
+        Comparison::Equal,
+        Comparison::NotEqual,
+        Comparison::GreaterOrEqual,
+        Comparison::Greater,
+    ];
+
+    /// Whether a kernel would count `x`.
+    fn counted<T: GpuElement>(x: T, threshold: T, comparison: Comparison) -> bool {
+        let inside = match threshold.interval(comparison) {
+            Interval::Float(least, most) => x.to_f64() >= least && x.to_f64() <= most,
+            Interval::Whole(least, most) => {
+                // Exact for every value of the tests.
+                (least as i128 as f64..=most as i128 as f64).contains(&x.to_f64())
+            }
+        };
+        inside != (comparison == Comparison::NotEqual)
+    }
+
+    fn check<T: GpuElement>(values: &[T]) {
+        for &threshold in values {
+            for comparison in COMPARISONS {
+                for &x in values {
+                    let want = comparison.holds(x, threshold);
+                    assert_eq!(
+                        counted(x, threshold, comparison),
+                        want,
+                        "{x:?} {comparison:?} {threshold:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_interval_counts_what_the_comparison_does() {
+        let floats = [
+            f32::NAN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            0.0,
+            -0.0,
+            1e-45,
+            -1e-45,
+            1.0,
+            1.0_f32.next_up(),
+            f32::MAX,
+        ];
+        check(&floats);
+        check(&floats.map(f64::from));
+        check(&floats.map(f16::from_f32));
+        check(&floats.map(bf16::from_f32));
+        check(&[i32::MIN, i32::MIN + 1, -1, 0, 1, i32::MAX - 1, i32::MAX]);
+        check(&[0, 1, 2, u32::MAX - 1, u32::MAX]);
+        check(&[-5_i64, 0, 1, 7]);
+        for comparison in COMPARISONS {
+            let Interval::Whole(least, most) = i64::MIN.interval(comparison) else {
+                panic!("an integer")
+            };
+            assert_eq!(comparison == Comparison::Less, least > most, "{comparison:?}");
+        }
+    }
 }

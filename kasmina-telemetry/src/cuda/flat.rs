@@ -3,9 +3,9 @@
 use kasmina_sys::{DeviceBuffer, DeviceCopy, DeviceSlice, DeviceSliceMut, LaunchConfig};
 
 use super::cut::{PACKET, PieceCut};
-use super::element::{AsBounds, AsExtrema, AsStatistics, AsSummary, GpuElement};
+use super::element::{AsBounds, AsExtrema, AsStatistics, AsSummary, GpuElement, Interval};
 use super::error::CudaError;
-use super::params::{PieceParams, Settings, relations};
+use super::params::{PieceParams, Settings};
 use super::records::{self, CountRecord, SumRecord};
 use super::reducer::{Reducer, start_of};
 use crate::reduce::Summary;
@@ -79,19 +79,14 @@ impl Reducer {
         threshold: T,
         out: DeviceSliceMut<'_, CountRecord>,
     ) -> Result<(), CudaError> {
-        let (float, whole) = threshold.threshold();
-        // Against a NaN nothing holds but that it is unlike.
-        let relations = match (threshold.is_nan(), comparison) {
-            (true, Comparison::NotEqual) => 15,
-            (true, _) => 0,
-            (false, comparison) => relations(comparison),
-        };
-        let settings = Settings {
-            threshold: float,
-            whole,
-            relations,
-            ..Settings::new(&ReductionOptions::default())
-        };
+        let mut settings = Settings::new(&ReductionOptions::default());
+        match threshold.interval(comparison) {
+            Interval::Float(least, most) => (settings.least, settings.most) = (least, most),
+            Interval::Whole(least, most) => {
+                (settings.least_whole, settings.most_whole) = (least, most);
+            }
+        }
+        settings.outside = (comparison == Comparison::NotEqual).into();
         self.flat(x, out, "count", 4, settings)
     }
 

@@ -2,15 +2,17 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Comparison, NanPolicy, ReductionOptions};
+use crate::{NanPolicy, ReductionOptions};
 
 /// `Settings`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 pub(super) struct Settings {
-    pub(super) threshold: f64,
-    pub(super) whole: i64,
-    pub(super) relations: u32,
+    pub(super) least: f64,
+    pub(super) most: f64,
+    pub(super) least_whole: i64,
+    pub(super) most_whole: i64,
+    pub(super) outside: u32,
     pub(super) dead_epsilon: f32,
     pub(super) propagate: u32,
     pub(super) compact: u32,
@@ -19,29 +21,15 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn new(options: &ReductionOptions) -> Self {
         Self {
-            threshold: 0.0,
-            whole: 0,
-            relations: 0,
+            least: 0.0,
+            most: 0.0,
+            least_whole: 0,
+            most_whole: 0,
+            outside: 0,
             dead_epsilon: options.dead_epsilon,
             propagate: (options.nan == NanPolicy::Propagate).into(),
             compact: 0,
         }
-    }
-}
-
-/// The `kLess`… that make up a comparison.
-pub(super) fn relations(comparison: Comparison) -> u32 {
-    const LESS: u32 = 1;
-    const EQUAL: u32 = 2;
-    const GREATER: u32 = 4;
-    const UNORDERED: u32 = 8;
-    match comparison {
-        Comparison::Less => LESS,
-        Comparison::LessOrEqual => LESS | EQUAL,
-        Comparison::Equal => EQUAL,
-        Comparison::NotEqual => LESS | GREATER | UNORDERED,
-        Comparison::GreaterOrEqual => GREATER | EQUAL,
-        Comparison::Greater => GREATER,
     }
 }
 
@@ -105,13 +93,13 @@ pub(super) struct ColumnParams {
 }
 
 const _: () = assert!(
-    size_of::<Settings>() == 32
-        && size_of::<PieceParams>() == 120
+    size_of::<Settings>() == 48
+        && size_of::<PieceParams>() == 136
         && std::mem::offset_of!(PieceParams, settings) == 80
-        && std::mem::offset_of!(PieceParams, large_strip) == 112
-        && size_of::<SegmentParams>() == 128
+        && std::mem::offset_of!(PieceParams, large_strip) == 128
+        && size_of::<SegmentParams>() == 144
         && std::mem::offset_of!(SegmentParams, limit) == 88
-        && size_of::<ColumnParams>() == 136
+        && size_of::<ColumnParams>() == 152
         && std::mem::offset_of!(ColumnParams, settings) == 96,
     "as in kernels/reduce_pieces.cuh, reduce_groups.cuh and reduce_columns.cuh"
 );

@@ -29,9 +29,9 @@ const MANY: u64 = 4096;
 /// Packets of the longest equal segment that is left to one warp.
 const LONGEST: u64 = 4096;
 /// Packets of a piece on the queue, at least; `kQueuedStrip` of `kernels/reduce_groups.cuh`.
-const QUEUED: u64 = 256 * STRIPS;
+const QUEUED: u64 = 512 * STRIPS;
 /// Blocks that work on the queue, whose length the host does not know.
-const QUEUE_BLOCKS: u64 = 1024;
+const QUEUE_BLOCKS: u64 = 4096;
 
 /// What is reduced, as kernels are named, and the bytes of a partial result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Quantity {
 
     pub(super) fn record_bytes(self) -> u64 {
         match self {
-            Self::Sum | Self::Extrema => 24,
+            Self::Sum | Self::Extrema => 16,
             Self::Statistics => 48,
         }
     }
