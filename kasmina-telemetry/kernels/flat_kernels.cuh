@@ -5,7 +5,7 @@
 #include "reduce_pieces.cuh"
 
 #define KASMINA_FLAT(T, type, what, Lane, ahead, blocks)                                                                     \
-    extern "C" __global__ void __launch_bounds__(kasmina::reduce::kMaxThreads, blocks)                                       \
+    extern "C" __global__ void __launch_bounds__(kasmina::reduce::kMaxThreads, KASMINA_RESIDENT(blocks))                     \
         kasmina_flat_##what##_##type##_##ahead(const __grid_constant__ kasmina::reduce::PieceParams p)                       \
     {                                                                                                                        \
         kasmina::reduce::pieces<T, kasmina::reduce::Lane<T>, ahead>(p);                                                      \

@@ -17,6 +17,13 @@
 #define KASMINA_REDUCE_HD inline
 #endif
 
+// How many blocks a multiprocessor should run of a kernel. Code for Blackwell takes a few registers more, and would spill.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+#define KASMINA_RESIDENT(blocks) ((blocks) > 2 ? (blocks) - 1 : (blocks))
+#else
+#define KASMINA_RESIDENT(blocks) (blocks)
+#endif
+
 namespace kasmina::reduce {
 
 constexpr uint32_t kPacketBytes = 16;

@@ -9,10 +9,15 @@ pub(super) const STRIPS: u64 = 8;
 const LEAST_STRIP: u64 = 128;
 /// Packets that one block reads as fast as several would, which have to meet: 16 KiB.
 const ONE_PIECE: u64 = 1024;
-/// Pieces that keep a large device busy to the end: large ones for most of the data, and small ones behind them, so that blocks
-/// run out of work at nearly the same time.
+/// Pieces that keep a large device busy, and yet are soon merged: 256 MiB took 68.4 µs in 1408 pieces, large and small, and 71.3 in
+/// 3584.
 const PIECES: u64 = 1024;
-/// Of 8 parts of the data, those in large pieces.
+/// Packets of the strip of a large piece, 256 KiB: with longer ones blocks run out of work at different times (1 MiB took 262 µs for
+/// 1 GiB, 512 KiB 250, 256 KiB 245).
+const LONG_STRIP: u64 = 2048;
+/// Pieces from which on merging them costs more than longer ones do.
+const MOST_PIECES: u64 = 8192;
+/// Of 8 parts of the data, those in large pieces; small ones behind them even out what is left.
 const LARGE_PARTS: u64 = 7;
 /// A large piece's length over a small one's.
 const RATIO: u64 = 4;
@@ -32,7 +37,8 @@ impl PieceCut {
         if packets <= ONE_PIECE {
             return Self::uniform(packets, packets.div_ceil(STRIPS).next_multiple_of(32).max(32));
         }
-        let strip = (packets / (STRIPS * PIECES)).next_power_of_two().max(LEAST_STRIP);
+        let of = |pieces: u64| (packets / (STRIPS * pieces)).next_power_of_two();
+        let strip = of(PIECES).clamp(LEAST_STRIP, LONG_STRIP).max(of(MOST_PIECES));
         if strip < RATIO * LEAST_STRIP {
             return Self::uniform(packets, strip);
         }
@@ -49,7 +55,7 @@ impl PieceCut {
 
     /// The cut of each of `segments` segments of at most `packets`.
     pub(super) fn of_many(packets: u64, segments: u64) -> Self {
-        let wanted = (PIECES / segments.max(1)).max(1);
+        let wanted = (4 * PIECES / segments.max(1)).max(1);
         Self::uniform(
             packets,
             packets.div_ceil(STRIPS * wanted).next_power_of_two().max(LEAST_STRIP),
@@ -188,7 +194,7 @@ mod tests {
                 PieceCut::of_many(packets, 500),
             ] {
                 assert!(covered(&cut) >= packets, "{packets}: {cut:?}");
-                assert!(cut.pieces >= 1 && cut.pieces < 3 * PIECES, "{packets}: {cut:?}");
+                assert!(cut.pieces >= 1 && cut.pieces < 3 * MOST_PIECES, "{packets}: {cut:?}");
                 // The last piece has something.
                 let last =
                     STRIPS * if cut.pieces > cut.large { cut.small_strip } else { cut.large_strip };

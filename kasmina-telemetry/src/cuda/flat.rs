@@ -16,8 +16,8 @@ use crate::{
 impl Reducer {
     /// Queues Σ x. `out` has one record.
     ///
-    /// Floats are summed in f64, where f16, bf16 and f32 are exact, in a tree: the error is at most (n / 2^21 + 64) · 2^-53 · Σ|x|
-    /// for f32, whatever the order of the data. Integers are summed exactly.
+    /// Floats are summed in f64, where f16, bf16 and f32 are exact, in a tree: the error is at most (n / 2^20 + 100) · 2^-53 · Σ|x|
+    /// for n elements in any order. Integers are summed exactly.
     ///
     /// # Errors
     /// [`CudaError::Misaligned`], [`TelemetryError::WrongLength`], or the driver refused.

@@ -444,5 +444,5 @@ pub(super) fn some_sums(sums: Vec<f64>) -> Vec<Option<f64>> {
 
 pub(super) fn some_extrema(all: Vec<Extrema>) -> Vec<Option<Extrema>> {
     // Without numbers the least is +Inf and the greatest −Inf; a NaN is in no order, and is a result.
-    all.into_iter().map(|x| (!(x.min > x.max)).then_some(x)).collect()
+    all.into_iter().map(|x| (x.min <= x.max || x.min.is_nan()).then_some(x)).collect()
 }

@@ -34,7 +34,7 @@ fn large(device: Device) -> Result<(), Failed> {
     let mut x = DeviceBuffer::<f16>::unwritten(&stream, N + 1)?;
     let half = u32::from(f16::from_f32(0.5).to_bits());
     // SAFETY: the buffer has an even number of elements, two a word.
-    unsafe { kasmina_sys::DeviceSliceMut::<u32>::from_raw(&stream, x.address(), (N + 1) / 2) }?
+    unsafe { kasmina_sys::DeviceSliceMut::<u32>::from_raw(&stream, x.address(), N.div_ceil(2)) }?
         .fill_u32(half | half << 16, &stream)?;
     x.slice_mut(N - 2..N - 1)?.copy_from_host(&[f16::from_f32(2.5)])?;
     let part = x.slice(1..)?;

@@ -166,7 +166,13 @@ pub(crate) fn values<T: Drawn>(n: usize, kind: Kind, seed: u64) -> Vec<T> {
             Kind::Wild | Kind::Rare => T::nearest(draw.unit() * 3.0),
             Kind::Damaged if !T::INTEGER => {
                 let odd = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
-                T::nearest(odd[if seed % 2 == 0 { draw.below(3) } else { (seed / 2 % 3) as usize }])
+                T::nearest(
+                    odd[if seed.is_multiple_of(2) {
+                        draw.below(3)
+                    } else {
+                        (seed / 2 % 3) as usize
+                    }],
+                )
             }
             Kind::Damaged => T::odd(&mut draw),
             Kind::Constant => constant,
