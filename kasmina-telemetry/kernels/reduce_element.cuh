@@ -17,9 +17,9 @@
 #define KASMINA_REDUCE_HD inline
 #endif
 
-// How many blocks a multiprocessor should run of a kernel. Code for Blackwell takes a few registers more, and would spill.
+// How many blocks a multiprocessor should have registers for. Code for Blackwell takes a few more of them, and would spill.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-#define KASMINA_RESIDENT(blocks) ((blocks) > 2 ? (blocks) - 1 : (blocks))
+#define KASMINA_RESIDENT(blocks) ((blocks) > 2 ? 2 : (blocks))
 #else
 #define KASMINA_RESIDENT(blocks) (blocks)
 #endif
