@@ -67,7 +67,9 @@ fn run(args: &Args, out: &mut dyn Write) -> Result<Vec<String>, Failure> {
     let root =
         workspace::root(&here).ok_or_else(|| Failure::NoWorkspace(here.display().to_string()))?;
     let mut sets = workspace::kernel_sets(&root)?;
-    if let Some(name) = args.package.iter().find(|&name| sets.iter().all(|set| set.package != *name)) {
+    if let Some(name) =
+        args.package.iter().find(|&name| sets.iter().all(|set| set.package != *name))
+    {
         return Err(Failure::NoSuchPackage(name.clone()));
     }
     sets.retain(|set| args.package.is_empty() || args.package.contains(&set.package));

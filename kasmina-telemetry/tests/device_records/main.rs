@@ -26,13 +26,19 @@ struct Extrema {
 
 const NOWHERE: u64 = u64::MAX;
 
+type MergeStatistics = unsafe extern "C" fn(*mut ChunkStats, *const ChunkStats);
+type StatisticsAbout = unsafe extern "C" fn(f64, f64, f64, u64, f32, f32, *mut ChunkStats);
+type NeutralStatistics = unsafe extern "C" fn(*mut ChunkStats);
+type MergeIntegerSums = unsafe extern "C" fn(*mut [u64; 2], *const [u64; 2]);
+type MergeExtrema = unsafe extern "C" fn(*mut Extrema, *const Extrema);
+
 /// The functions of `shim.cpp`.
 struct Shim {
-    merge_statistics: unsafe extern "C" fn(*mut ChunkStats, *const ChunkStats),
-    statistics_about: unsafe extern "C" fn(f64, f64, f64, u64, f32, f32, *mut ChunkStats),
-    neutral_statistics: unsafe extern "C" fn(*mut ChunkStats),
-    merge_integer_sums: unsafe extern "C" fn(*mut [u64; 2], *const [u64; 2]),
-    merge_extrema: unsafe extern "C" fn(*mut Extrema, *const Extrema),
+    merge_statistics: MergeStatistics,
+    statistics_about: StatisticsAbout,
+    neutral_statistics: NeutralStatistics,
+    merge_integer_sums: MergeIntegerSums,
+    merge_extrema: MergeExtrema,
 }
 
 fn shim() -> &'static Shim {
@@ -76,22 +82,21 @@ fn compile() -> Result<Shim, String> {
         let found = unsafe { libc::dlsym(handle, name.as_ptr()) };
         if found.is_null() { Err(format!("shim.cpp has no {name:?}")) } else { Ok(found) }
     };
+    type Symbol = *mut libc::c_void;
+    let (merge_statistics, statistics_about) =
+        (find("merge_statistics")?, find("statistics_about")?);
+    let neutral_statistics = find("neutral_statistics")?;
+    let (merge_integer_sums, merge_extrema) = (find("merge_integer_sums")?, find("merge_extrema")?);
     // SAFETY: the types above repeat the declarations of shim.cpp.
     unsafe {
         Ok(Shim {
-            merge_statistics: std::mem::transmute::<*mut libc::c_void, _>(find(
-                "merge_statistics",
-            )?),
-            statistics_about: std::mem::transmute::<*mut libc::c_void, _>(find(
-                "statistics_about",
-            )?),
-            neutral_statistics: std::mem::transmute::<*mut libc::c_void, _>(find(
-                "neutral_statistics",
-            )?),
-            merge_integer_sums: std::mem::transmute::<*mut libc::c_void, _>(find(
-                "merge_integer_sums",
-            )?),
-            merge_extrema: std::mem::transmute::<*mut libc::c_void, _>(find("merge_extrema")?),
+            merge_statistics: std::mem::transmute::<Symbol, MergeStatistics>(merge_statistics),
+            statistics_about: std::mem::transmute::<Symbol, StatisticsAbout>(statistics_about),
+            neutral_statistics: std::mem::transmute::<Symbol, NeutralStatistics>(
+                neutral_statistics,
+            ),
+            merge_integer_sums: std::mem::transmute::<Symbol, MergeIntegerSums>(merge_integer_sums),
+            merge_extrema: std::mem::transmute::<Symbol, MergeExtrema>(merge_extrema),
         })
     }
 }
