@@ -27,7 +27,7 @@ struct SegmentParams {
     const void* x;               // the 16-byte boundary at or before the first element
     uint64_t lead;               // elements between the two
     uint64_t elements;
-    uint64_t segment;            // elements of an equal segment; the last may have fewer
+    uint64_t segment;            // elements of an equal segment, the last may have fewer; with offsets, the queue's capacity
     uint64_t segments;
     const uint64_t* offsets;     // [segments + 1]; null for equal segments
     void* out;                   // [segments]
@@ -218,9 +218,13 @@ __device__ __forceinline__ void ragged_groups(const SegmentParams& p)
             unsigned long long place = 0;
             if (threadIdx.x % kWarp == 0) place = atomicAdd(&p.head->pieces, static_cast<unsigned long long>(cut.pieces));
             place = __shfl_sync(kEveryLane, place, 0);
-            for (uint64_t i = threadIdx.x % kWarp; i < cut.pieces; i += kWarp) {
-                p.queue[place + i] = {which, static_cast<uint32_t>(i), static_cast<uint32_t>(cut.pieces)};
+            // Segments of offsets that go back and forth can be longer together than the data, for which alone there is room.
+            const bool fits = place + cut.pieces <= p.segment;
+            for (uint64_t i = threadIdx.x % kWarp; i < cut.pieces && place + i < p.segment; i += kWarp) {
+                p.queue[place + i] = fits ? QueuedPiece{which, static_cast<uint32_t>(i), static_cast<uint32_t>(cut.pieces)}
+                                          : QueuedPiece{kNowhere, 0, 0};
             }
+            if (!fits && threadIdx.x % kWarp == 0) put(p.out, which, Lane::Record::neutral(), 0, p.settings);
         }
     }
 }
@@ -232,9 +236,10 @@ __device__ __forceinline__ void queued_pieces(const SegmentParams& p)
     using Record = typename Lane::Record;
     __shared__ Record strips[kStrips];
     const auto* x = static_cast<const T*>(p.x);
-    const uint64_t count = p.head->pieces;
+    const uint64_t count = p.head->pieces < p.segment ? p.head->pieces : p.segment;
     for (uint64_t item = blockIdx.x; item < count; item += gridDim.x) {
         const QueuedPiece entry = p.queue[item];
+        if (entry.segment == kNowhere) continue;
         const Range range = range_of(p, entry.segment);
         const QueueCut<T> cut(range);
         const uint64_t origin = first_packet<T>(range) + kStrips * cut.strip * entry.piece;

@@ -59,6 +59,7 @@ pub(super) struct SegmentParams {
     pub(super) x: u64,
     pub(super) lead: u64,
     pub(super) elements: u64,
+    /// With offsets, the pieces that the queue has room for.
     pub(super) segment: u64,
     pub(super) segments: u64,
     pub(super) offsets: u64,

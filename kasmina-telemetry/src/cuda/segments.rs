@@ -370,6 +370,7 @@ impl Reducer {
                 // A segment on the queue is longer than the limit, and has at most two pieces more than its packets fill.
                 let most =
                     params.elements / (lanes * QUEUED) + 2 * (params.elements / params.limit);
+                params.segment = most;
                 params.head = self.queue(most)?;
                 params.queue = params.head + PACKET;
                 (params.partials, params.arrivals) =

@@ -280,6 +280,14 @@ fn bad_offsets(device: Device) -> Result<(), Failed> {
         let want = TelemetryError::BadOffset { index, value: cuts[index] as usize, low, high: 100 };
         ensure(got == Some(CudaError::Telemetry(want)), || format!("{got:?} for {cuts:?}"))?;
     }
+    // Back and forth over all of the data: far more on the queue than it has room for.
+    let n = 1_000_000_u64;
+    let many = DeviceBuffer::from_host(&stream, &values::<f32>(n as usize, Kind::Ordinary, 1))?;
+    let cuts: Vec<u64> = (0..2000).map(|i| if i % 2 == 0 { 0 } else { n }).collect();
+    let offsets = DeviceBuffer::from_host(&stream, &cuts)?;
+    let got = reducer.offsets(many.as_slice(), offsets.as_slice(), &options).err();
+    let want = TelemetryError::BadOffset { index: 2, value: 0, low: n as usize, high: n as usize };
+    ensure(got == Some(CudaError::Telemetry(want)), || format!("{got:?} back and forth"))?;
     let good = DeviceBuffer::from_host(&stream, &[0_u64, 50, 100])?;
     ensure(reducer.offsets(buffer.as_slice(), good.as_slice(), &options)?.len() == 2, || {
         "good offsets".to_owned()
