@@ -12,7 +12,8 @@ use crate::strategy::{Cut, add_f64, tree};
 use crate::{MatrixView, NanPolicy, ReductionOptions, ReductionStrategy, TelemetryError};
 
 /// Least and greatest value of a column.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
 pub struct Extrema {
     /// Least value; NaN where a NaN propagates.
     pub min: f32,

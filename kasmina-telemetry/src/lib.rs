@@ -2,6 +2,8 @@
 
 mod accumulator;
 pub mod columns;
+pub mod cuda;
+mod element;
 mod error;
 mod histogram;
 mod json_lines;
@@ -16,9 +18,11 @@ mod report;
 pub mod segmented;
 mod stats;
 mod strategy;
+mod typed;
 mod wide;
 
 pub use accumulator::{ChunkAccumulator, GradientAccumulator};
+pub use element::{Comparison, Element, ElementStats};
 pub use error::TelemetryError;
 pub use histogram::{Bin, Histogram};
 pub use json_lines::write_json_lines;

@@ -14,23 +14,25 @@ use rayon::prelude::*;
 
 use crate::lanes::{LANES, apart};
 use crate::strategy::{PIECE, add_f64, tree};
-use crate::{ChunkStats, NanPolicy, ReductionOptions, ReductionStrategy, segmented};
+use crate::{ChunkStats, Element, NanPolicy, ReductionOptions, ReductionStrategy, segmented};
+
+pub use crate::typed::{count, statistics_of, summary_of};
 
 /// Everything that one read of a slice gives.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Summary {
+pub struct Summary<T: Element = f32> {
     /// Values reduced: all of them, or under [`NanPolicy::Ignore`] those that are not NaN.
     pub count: u64,
-    /// Σ x.
-    pub sum: f64,
-    /// Σ x².
+    /// Σ x: f64 of floats, exact i128 of integers.
+    pub sum: T::Sum,
+    /// Σ x², in f64.
     pub sum_squares: f64,
     /// Least value. −0.0 and +0.0 count as equal.
-    pub min: f32,
+    pub min: T,
     /// Index of the first least value.
     pub arg_min: usize,
     /// Greatest value.
-    pub max: f32,
+    pub max: T,
     /// Index of the first greatest value.
     pub arg_max: usize,
 }

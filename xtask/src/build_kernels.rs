@@ -18,6 +18,9 @@ pub struct Args {
     /// Build for these architectures alone, for example sm_90a or compute_90
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     arch: Vec<Arch>,
+    /// Only the kernels of this package; may be given again
+    #[arg(long, short, value_name = "NAME")]
+    package: Vec<String>,
     /// Fail when a kernel spills registers, or should copy through tensor maps and does not
     #[arg(long)]
     check: bool,
@@ -39,6 +42,8 @@ enum Failure {
     NoWorkspace(String),
     #[error("no crate of this workspace has kernels")]
     NoKernels,
+    #[error("{0} is no crate of this workspace with kernels")]
+    NoSuchPackage(String),
 }
 
 /// Runs the command.
@@ -61,7 +66,13 @@ fn run(args: &Args, out: &mut dyn Write) -> Result<Vec<String>, Failure> {
     let here = std::env::current_dir()?;
     let root =
         workspace::root(&here).ok_or_else(|| Failure::NoWorkspace(here.display().to_string()))?;
-    let sets = workspace::kernel_sets(&root)?;
+    let mut sets = workspace::kernel_sets(&root)?;
+    if let Some(name) =
+        args.package.iter().find(|&name| sets.iter().all(|set| set.package != *name))
+    {
+        return Err(Failure::NoSuchPackage(name.clone()));
+    }
+    sets.retain(|set| args.package.is_empty() || args.package.contains(&set.package));
     if sets.is_empty() {
         return Err(Failure::NoKernels);
     }
