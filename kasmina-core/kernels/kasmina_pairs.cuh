@@ -59,7 +59,7 @@ struct PairMagnitude {
 
     KASMINA_HD void see(uint32_t word)
     {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
         if constexpr (Storage<T>::kInfinityBits == Storage<f16>::kInfinityBits) {
             asm("min.NaN.f16x2 %0, %0, %2; max.NaN.f16x2 %1, %1, %2;" : "+r"(low), "+r"(high) : "r"(word));
         } else {

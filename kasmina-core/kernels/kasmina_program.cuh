@@ -70,7 +70,7 @@ struct Reach {
     {
         // (limit − offset) / gain, less what all roundings together can add. A NaN among the programs stays.
         const float most = (limit * 0.999999f - offset) / gain * 0.999999f;
-        return minimum(gain == 0.0f ? (offset <= limit ? limit : -1.0f) : most, minimum(limit, kGreatestFinite));
+        return !(offset <= limit) ? -1.0f : minimum(gain == 0.0f ? limit : most, minimum(limit, kGreatestFinite));
     }
 
     // How far from 0 nothing is clamped. Nowhere with a bound of 0, where the clamp also takes the sign off a zero, or one so
@@ -187,12 +187,15 @@ struct ColumnTotals {
 };
 
 // Σ (T(x) − x)² of a column whose totals are those of a reconstruction: with m = T(v) − v = v·(factor − 1) + bias it is
-// Σ m·v·(factor − 1) + bias·Σ m, so it needs no sum of its own. Lowered training branches have either no bias or a factor of 1,
-// so the terms do not cancel.
+// Σ m·v·(factor − 1) + bias·Σ m, so it needs no sum of its own. Lowered training branches have either no bias or a factor of 1, so
+// these two do not cancel; what is off is a difference, and loses beside an on-part of far larger squares.
 KASMINA_HD double reconstruction_squares(const ColumnProgram& program, const ColumnTotals& totals)
 {
     const double on = static_cast<double>(program.on) - 1.0, off = static_cast<double>(program.off) - 1.0;
-    const double squares = on * totals.gx_on + off * (totals.gx - totals.gx_on) + static_cast<double>(program.bias) * totals.g;
+    const double off_sum = totals.gx - totals.gx_on;
+    // A factor that no value had must not make a NaN.
+    const double of_on = totals.gx_on == 0.0 ? 0.0 : on * totals.gx_on, of_off = off_sum == 0.0 ? 0.0 : off * off_sum;
+    const double squares = of_on + of_off + static_cast<double>(program.bias) * totals.g;
     // Rounding may leave a tiny negative number where T(x) is x; a NaN stays.
     return squares < 0.0 ? 0.0 : squares;
 }

@@ -39,17 +39,6 @@ public:
                                              const tma::TensorMap* grad_x_map, const BackwardParams& p, uint8_t* shared)
         : x_map_(x_map), grad_y_map_(grad_y_map), grad_x_map_(grad_x_map), p_(p), g_(p.geometry), task_(p), shared_(shared)
     {
-        boxes_ = ceil_div(ceil_div(task_.span.columns * uint32_t(sizeof(T)), kPacketBytes), g_.box_packets);
-        const uint32_t half = ceil_div(g_.tile_packets, g_.box_packets) * g_.box_pitch;
-        // A tile of which there is one matrix in a stage has twice the stages of half the size.
-        const bool both = task_.reads_g && (task_.reads_x || task_.changed);
-        stages_ = both ? g_.stages : 2 * g_.stages;
-        stage_bytes_ = both ? 2 * half : half;
-        g_offset_ = both ? half : 0;
-        row_bytes_ = task_.span.columns * sizeof(T);
-        first_ = shared + Slots<T>::kBytes;
-        full_ = reinterpret_cast<tma::Barrier*>(first_ + 2 * g_.stages * half);
-        scratch_ = reinterpret_cast<GradientStats*>(Counter::kUnits == 1 ? reinterpret_cast<uint8_t*>(full_ + 6 * g_.stages) : shared);
     }
 
     __device__ __forceinline__ void run()
@@ -67,10 +56,31 @@ public:
     }
 
 private:
+    // What follows from the parameters is worked out anew where it is needed, for the registers that it would take.
+
+    // Whether a stage has two matrices' places. A tile of which it has one has twice the stages of half the size.
+    __device__ __forceinline__ bool both() const { return task_.reads_g && (task_.reads_x || task_.changed); }
+    __device__ __forceinline__ uint32_t stages() const { return both() ? g_.stages : 2 * g_.stages; }
+    __device__ __forceinline__ uint32_t g_offset() const { return both() ? g_.stage_bytes : 0; }
+
+    __device__ __forceinline__ uint8_t* at(uint32_t stage) const
+    {
+        return shared_ + Slots<T>::kBytes + stage * (both() ? 2 * g_.stage_bytes : g_.stage_bytes);
+    }
+
     // Barriers of stages: of loads, of work done, and of all who are done with it.
-    __device__ __forceinline__ tma::Barrier& full(uint32_t stage) const { return full_[stage]; }
-    __device__ __forceinline__ tma::Barrier& ready(uint32_t stage) const { return full_[stages_ + stage]; }
-    __device__ __forceinline__ tma::Barrier& empty(uint32_t stage) const { return full_[2 * stages_ + stage]; }
+    __device__ __forceinline__ tma::Barrier& barrier(uint32_t number) const
+    {
+        return reinterpret_cast<tma::Barrier*>(shared_ + Slots<T>::kBytes + 2 * g_.stages * g_.stage_bytes)[number];
+    }
+    __device__ __forceinline__ tma::Barrier& full(uint32_t stage) const { return barrier(stage); }
+    __device__ __forceinline__ tma::Barrier& ready(uint32_t stage) const { return barrier(2 * g_.stages + stage); }
+    __device__ __forceinline__ tma::Barrier& empty(uint32_t stage) const { return barrier(4 * g_.stages + stage); }
+
+    __device__ __forceinline__ GradientStats* scratch() const
+    {
+        return reinterpret_cast<GradientStats*>(Counter::kUnits == 1 ? reinterpret_cast<uint8_t*>(&barrier(6 * g_.stages)) : shared_);
+    }
 
     __device__ __forceinline__ bool works() const { return task_.changed || task_.has_sums; }
 
@@ -81,7 +91,7 @@ private:
         // A tile with nothing to do has none, and no stage is filled.
         const uint32_t users = max(1u, (works() ? kWarps : 0) + (counts() ? kCountingWarps : 0) + (task_.reads_g ? 1 : 0));
         if (threadIdx.x % 32 == 0) {
-            for (uint32_t s = 0; s < stages_; ++s) {
+            for (uint32_t s = 0; s < stages(); ++s) {
                 tma::init(full(s), 1);
                 tma::init(ready(s), kWarps);
                 tma::init(empty(s), users);
@@ -93,42 +103,42 @@ private:
         if (threadIdx.x % 32 != 0) {
             return;
         }
-        const uint32_t matrices = task_.reads_x && task_.reads_g ? 2 : 1;
+        const uint32_t matrices = task_.reads_x && task_.reads_g ? 2 : 1, boxes = this->boxes(), row_bytes = task_.span.columns * sizeof(T);
         // One matrix, like a forward pass, wants fewer bytes under way than two.
-        LoadQueue loads(full_, stages_, min(stages_, matrices == 2 ? g_.loads_ahead : g_.loads_ahead + 1), p_.pace);
+        LoadQueue loads(&full(0), stages(), min(stages(), matrices == 2 ? g_.loads_ahead : g_.loads_ahead + 1), p_.pace);
         StageCursor at{0, 1};  // the first round finds every stage empty
         for (uint32_t block = task_.group; block < task_.row_blocks; block += g_.groups) {
             tma::wait(empty(at.stage), at.parity);
             loads.next();
             tma::Barrier& arrival = full(at.stage);
-            uint8_t* to = first_ + at.stage * stage_bytes_;
+            uint8_t* to = this->at(at.stage);
             const uint32_t row = block * task_.rows_of_stage;
             if constexpr (kMap) {
-                tma::arrive_expect(arrival, matrices * boxes_ * task_.rows_of_stage * g_.box_packets * kPacketBytes);
-                for (uint32_t b = 0; b < boxes_; ++b) {
+                tma::arrive_expect(arrival, matrices * boxes * task_.rows_of_stage * g_.box_packets * kPacketBytes);
+                for (uint32_t b = 0; b < boxes; ++b) {
                     if (task_.reads_x) {
                         tma::load_tensor(to + b * g_.box_pitch, x_map_, {column(b), int(row)}, arrival);
                     }
                     if (task_.reads_g) {
-                        tma::load_tensor(to + g_offset_ + b * g_.box_pitch, grad_y_map_, {column(b), int(row)}, arrival);
+                        tma::load_tensor(to + g_offset() + b * g_.box_pitch, grad_y_map_, {column(b), int(row)}, arrival);
                     }
                 }
             } else {
                 const uint32_t rows = min(task_.rows_of_stage, g_.rows - row);
-                tma::arrive_expect(arrival, matrices * rows * row_bytes_);
+                tma::arrive_expect(arrival, matrices * rows * row_bytes);
                 const auto* x = static_cast<const uint8_t*>(p_.x) + row * p_.x_pitch + task_.span.first * sizeof(T);
                 const auto* grad = static_cast<const uint8_t*>(p_.grad_y) + row * p_.grad_y_pitch + task_.span.first * sizeof(T);
                 for (uint32_t r = 0; r < rows; ++r) {
                     uint8_t* to_row = to + r * g_.tile_packets * kPacketBytes;
                     if (task_.reads_x) {
-                        tma::load_bulk(to_row, x + r * p_.x_pitch, row_bytes_, arrival);
+                        tma::load_bulk(to_row, x + r * p_.x_pitch, row_bytes, arrival);
                     }
                     if (task_.reads_g) {
-                        tma::load_bulk(to_row + g_offset_, grad + r * p_.grad_y_pitch, row_bytes_, arrival);
+                        tma::load_bulk(to_row + g_offset(), grad + r * p_.grad_y_pitch, row_bytes, arrival);
                     }
                 }
             }
-            at.advance(stages_);
+            at.advance(stages());
         }
         loads.end();
     }
@@ -142,22 +152,23 @@ private:
         if (threadIdx.x % 32 != 0 || !task_.reads_g) {
             return;
         }
+        const uint32_t boxes = this->boxes(), row_bytes = task_.span.columns * sizeof(T);
         // Nobody reads it soon: it should not push out of the cache what the next kernel reads.
         const tma::CachePolicy policy = tma::evict_first();
         StageCursor at{0, 0};
         for (uint32_t block = task_.group; block < task_.row_blocks; block += g_.groups) {
             tma::wait(task_.changed ? ready(at.stage) : full(at.stage), at.parity);
-            const uint8_t* from = first_ + at.stage * stage_bytes_ + (task_.changed ? 0 : g_offset_);
+            const uint8_t* from = this->at(at.stage) + (task_.changed ? 0 : g_offset());
             const uint32_t row = block * task_.rows_of_stage;
             if constexpr (kMap) {
-                for (uint32_t b = 0; b < boxes_; ++b) {
+                for (uint32_t b = 0; b < boxes; ++b) {
                     tma::store_tensor(grad_x_map_, {column(b), int(row)}, from + b * g_.box_pitch, policy);
                 }
             } else {
                 const uint32_t rows = min(task_.rows_of_stage, g_.rows - row);
                 auto* to = static_cast<uint8_t*>(p_.grad_x) + row * p_.grad_x_pitch + task_.span.first * sizeof(T);
                 for (uint32_t r = 0; r < rows; ++r) {
-                    tma::store_bulk(to + r * p_.grad_x_pitch, from + r * g_.tile_packets * kPacketBytes, row_bytes_, policy);
+                    tma::store_bulk(to + r * p_.grad_x_pitch, from + r * g_.tile_packets * kPacketBytes, row_bytes, policy);
                 }
             }
             tma::commit_group();
@@ -165,7 +176,7 @@ private:
             // wanted back as soon as the store has read it.
             tma::wait_group_read<0>();
             tma::arrive(empty(at.stage));
-            at.advance(stages_);
+            at.advance(stages());
         }
     }
 
@@ -186,9 +197,9 @@ private:
                 if (place.columns != 0) {
                     const uint32_t left = g_.rows - block * task_.rows_of_stage;
                     const uint32_t rows = left >= task_.rows_of_stage ? g_.lane_rows : place.rows(left, g_.row_lanes);
-                    uint8_t* own = first_ + at.stage * stage_bytes_ + place.offset;
+                    uint8_t* own = this->at(at.stage) + place.offset;
                     auto* xs = reinterpret_cast<Packet<T>*>(own);
-                    const auto* gs = reinterpret_cast<const Packet<T>*>(own + g_offset_);
+                    const auto* gs = reinterpret_cast<const Packet<T>*>(own + g_offset());
                     const bool changed = task_.changed;
                     worker.run(
                         p_, programs, rows, [=](uint32_t r) { return xs[r * step]; }, [=](uint32_t r) { return gs[r * step]; },
@@ -202,7 +213,7 @@ private:
                     tma::fence_async_shared();
                 }
                 release(at.stage, task_.changed);
-                at.advance(stages_);
+                at.advance(stages());
             }
             worker.end();
             worker.finish(p_, task_);
@@ -228,17 +239,17 @@ private:
             const uint32_t left = g_.rows - block * task_.rows_of_stage;
             const uint32_t present = left >= task_.rows_of_stage ? whole : place.rows(left, lanes);
             const uint32_t rows = place.columns == 0 ? 0 : present;
-            const auto* gs = reinterpret_cast<const Packet<T>*>(first_ + at.stage * stage_bytes_ + g_offset_ + place.offset);
+            const auto* gs = reinterpret_cast<const Packet<T>*>(this->at(at.stage) + g_offset() + place.offset);
             for (uint32_t first = 0; first < rows; first += Counter::kRows) {
                 counter.count(min(Counter::kRows, rows - first), [=](uint32_t r) { return gs[(first + r) * step]; }, rest);
             }
             release(at.stage, false);
-            at.advance(stages_);
+            at.advance(stages());
         }
         if constexpr (Counter::kUnits != 1) {
             named_barrier<kAllBarrier, kWorkers + kCounters>();
         }
-        counter.template flush<kCountersBarrier, kCounters>(p_, task_, thread, place.active, lanes, scratch_, rest);
+        counter.template flush<kCountersBarrier, kCounters>(p_, task_, thread, place.active, lanes, scratch(), rest);
     }
 
     // A thread's packet of the tile, and its first row of a stage, of which `lanes` threads have every lanes-th.
@@ -268,6 +279,12 @@ private:
         }
     };
 
+    // Boxes of the tile that have columns of the matrix.
+    __device__ __forceinline__ uint32_t boxes() const
+    {
+        return ceil_div(ceil_div(task_.span.columns * uint32_t(sizeof(T)), kPacketBytes), g_.box_packets);
+    }
+
     __device__ __forceinline__ int column(uint32_t box) const
     {
         return int(task_.span.first + box * g_.box_packets * (kPacketBytes / sizeof(T)));
@@ -292,14 +309,6 @@ private:
     const Geometry& g_;
     const TileTask task_;
     uint8_t* shared_;
-    uint32_t boxes_;
-    uint32_t stages_;
-    uint32_t stage_bytes_;
-    uint32_t g_offset_;
-    uint32_t row_bytes_;
-    uint8_t* first_;
-    tma::Barrier* full_;
-    GradientStats* scratch_;
 };
 
 template <class T, Telemetry kTelemetry, bool kMap>
@@ -323,10 +332,11 @@ struct Places {
     __device__ __forceinline__ Packet<T>& g(uint32_t r) const { return first[(lane_rows + r) * kWorkers]; }
 };
 
-// Takes the rows that lie in a thread's places backward, and stores.
+// Takes the rows that lie in a thread's places backward, and stores. `first` is the packet's first column.
 template <class T, class Counter, class Worker, class Access>
-__device__ __forceinline__ void work_on(const BackwardParams& p, const TileTask& task, uint32_t first, uint32_t rows, Places<T> places, Counter& counter, typename Counter::Rest& rest,
-                                        Worker& worker, const Access& access, uint8_t* to, uint64_t step)
+__device__ __forceinline__ void work_on(const BackwardParams& p, const TileTask& task, uint32_t first, uint32_t rows,
+                                        Places<T> places, Counter& counter, typename Counter::Rest& rest, Worker& worker,
+                                        const Access& access, uint8_t* to, uint64_t step)
 {
     const bool reads_g = task.reads_g;
     const auto get_g = [=](uint32_t r) { return reads_g ? places.g(r) : Packet<T>{}; };

@@ -111,8 +111,8 @@ public:
         for (uint32_t u = 0; u < kUnits; ++u) {
             running_[u] = RunningGradient::empty();
         }
-        if constexpr (kUnits == 8 && !kApart) {
-            // Not in registers: with those of eight columns' programs and sums they would not suffice.
+        if constexpr (kUnits == 8) {
+            // Not in registers: with those of eight columns' programs and sums, or with a block of as many, they would not suffice.
             asm volatile("" ::"l"(running_) : "memory");
         }
     }
@@ -122,11 +122,16 @@ public:
     __device__ __forceinline__ void count(uint32_t rows, Get get, Rest& rest)
     {
         if constexpr (kTelemetry != Telemetry::Off) {
-            // Statistics of eight columns leave no registers for more than a row at a time.
-            if (kUnits < 8 && rows == kRows) {
-                count_block<true>(rows, get, rest);
+            if constexpr (kUnits == 8) {
+                // Blocks of eight columns are more than there are registers: four at a time, a row at a time.
+                if (rows > 0) {
+                    count_block<false, 0, 4>(rows, get, rest);
+                    count_block<false, 4, 4>(rows, get, rest);
+                }
+            } else if (rows == kRows) {
+                count_block<true, 0, kUnits>(rows, get, rest);
             } else if (rows > 0) {
-                count_block<false>(rows, get, rest);
+                count_block<false, 0, kUnits>(rows, get, rest);
             }
         }
     }
@@ -145,7 +150,7 @@ public:
                     if (has_rest_) {
                         finish_into(&record, running_[u], rest.of[u]);
                     } else {
-                        record = running_[u].finish();
+                        finish_into(&record, running_[u]);
                     }
                 }
             }
@@ -159,23 +164,26 @@ private:
     // 16-bit values of one seed have their greatest magnitude found in pairs.
     static constexpr bool kPairs = sizeof(T) == 2 && kUnits == 1;
 
+    // Of kCount units from kFirst on.
+    template <uint32_t kFirst, uint32_t kCount>
     struct Block {
-        GradientBlock of[kUnits];
-        float pivot[kUnits];
+        GradientBlock of[kCount];
+        float pivot[kCount];
         // Of pairs: the high halves have sums of their own, so that fewer additions wait for one another.
         ShiftedSums high;
         PairMagnitude<std::conditional_t<kPairs, T, f16>> magnitude;
     };
 
     // One packet into the blocks of its columns; the first of a block brings the pivots.
-    __device__ __forceinline__ void add(Block& block, bool first, const Packet<T>& packet)
+    template <uint32_t kFirst, uint32_t kCount>
+    __device__ __forceinline__ void add(Block<kFirst, kCount>& block, bool first, const Packet<T>& packet)
     {
         float value[kLanes];
         packet.get(value);
         if (first) {
 #pragma unroll
-            for (uint32_t u = 0; u < kUnits; ++u) {
-                block.pivot[u] = running_[u].moments.pivot(value[u]);
+            for (uint32_t u = 0; u < kCount; ++u) {
+                block.pivot[u] = running_[kFirst + u].moments.pivot(value[kFirst + u]);
                 block.of[u] = GradientBlock::empty();
             }
             block.high = ShiftedSums::zero();
@@ -195,16 +203,16 @@ private:
             block.of[0].add(value, kLanes, block.pivot[0]);
         } else {
 #pragma unroll
-            for (uint32_t u = 0; u < kUnits; ++u) {
-                block.of[u].add(value[u], block.pivot[u]);
+            for (uint32_t u = 0; u < kCount; ++u) {
+                block.of[u].add(value[kFirst + u], block.pivot[u]);
             }
         }
     }
 
-    template <bool kWhole, class Get>
+    template <bool kWhole, uint32_t kFirst, uint32_t kCount, class Get>
     __device__ __forceinline__ void count_block(uint32_t rows, Get get, Rest& rest)
     {
-        Block block;
+        Block<kFirst, kCount> block;
         add(block, true, get(0));
         if constexpr (kWhole) {
 #pragma unroll
@@ -225,11 +233,11 @@ private:
         uint32_t refused = 0;
         const uint32_t taken = (kWhole ? kRows : rows) * kUnitColumns;
 #pragma unroll
-        for (uint32_t u = 0; u < kUnits; ++u) {
-            if (running_[u].accepts(block.of[u], block.pivot[u], taken)) {
-                running_[u].merge(block.of[u], taken);
+        for (uint32_t u = 0; u < kCount; ++u) {
+            if (running_[kFirst + u].accepts(block.of[u], block.pivot[u], taken)) {
+                running_[kFirst + u].merge(block.of[u], taken);
             } else {
-                refused |= 1u << u;
+                refused |= 1u << (kFirst + u);
             }
         }
         // One call for all columns: each costs the registers that must be kept over it.
@@ -256,6 +264,9 @@ private:
         }
     }
 
+    // Out of line: these happen once.
+    static __device__ __noinline__ void finish_into(GradientStats* to, RunningGradient running) { *to = running.finish(); }
+
     static __device__ __noinline__ void finish_into(GradientStats* to, RunningGradient running, const GradientStats& rest)
     {
         *to = running.finish(rest);
@@ -266,7 +277,7 @@ private:
 };
 
 // The f64 totals of a block's threads: [3][kLanes][kWorkers], the parts of ColumnTotals apart, so that neighbouring
-// threads use neighbouring banks. In registers they would be 48 of 168 for 16-bit types, and spill.
+// threads use neighbouring banks. In registers they would be 48 of 128 for 16-bit types, and spill.
 template <class T>
 struct Slots {
     static constexpr uint32_t kLanes = Packet<T>::kLanes;
@@ -307,22 +318,25 @@ struct PacketReach {
     {
     }
 
-    // Whether kBackwardRows packets x(r) and g(r) are within it.
+    // Whether `rows` packets x(r) and g(r), up to kBackwardRows, are within it.
     template <class T, class X, class G>
-    __device__ __forceinline__ bool passes(X x, G g) const
+    __device__ __forceinline__ bool passes(uint32_t rows, X x, G g) const
     {
-        return greatest_of<T>(g) * gain <= Storage<T>::kGreatest && (allowed == kInfinity || greatest_of<T>(x) <= allowed);
+        return greatest_of<T>(rows, g) * gain <= Storage<T>::kGreatest && (allowed == kInfinity || greatest_of<T>(rows, x) <= allowed);
     }
 
 private:
     // The greatest magnitude; a NaN stays. Of the even and of the odd words apart, so that fewer comparisons wait for one another.
     template <class T, class Get>
-    static __device__ __forceinline__ float greatest_of(Get get)
+    static __device__ __forceinline__ float greatest_of(uint32_t rows, Get get)
     {
         [[maybe_unused]] PairMagnitude<std::conditional_t<sizeof(T) == 2, T, f16>> pair[2];
         [[maybe_unused]] float all[2] = {0.0f, 0.0f};
 #pragma unroll
         for (uint32_t r = 0; r < kBackwardRows; ++r) {
+            if (r >= rows) {
+                break;
+            }
             const Packet<T> packet = get(r);
 #pragma unroll
             for (uint32_t i = 0; i < 4; ++i) {
@@ -349,8 +363,8 @@ public:
     static constexpr uint32_t kLanes = Packet<T>::kLanes;
     static constexpr uint32_t kAll = (1u << kLanes) - 1;
     static constexpr bool kPairs = sizeof(T) == 2;
-    // Rows at a time.
-    static constexpr uint32_t kUnroll = 2;
+    // Rows at a time: eight lanes are work enough for the pipelines by themselves.
+    static constexpr uint32_t kUnroll = kPairs ? 1 : 2;
     // Eight columns' own statistics beside their programs and sums are more than there are registers: the programs are read anew
     // for every row, from the first-level cache, and every element is added to the totals at once.
     static constexpr bool kReloads = kLanes == 8 && kTelemetry == Telemetry::Column;
@@ -418,7 +432,7 @@ public:
             }
         } else if (kReloads || work_ == Work::Any) {
             is(kIsGuarded) ? run_any<true>(p, programs, rows, x, g, put) : run_any<false>(p, programs, rows, x, g, put);
-        } else if (rows != kBackwardRows || !run_whole(x, g, put)) {
+        } else if (!run_usual(rows, x, g, put)) {
             is(kIsGuarded) ? run_path<true>(p, programs, rows, x, g, put) : run_path<false>(p, programs, rows, x, g, put);
         }
         pending_ += rows;
@@ -586,34 +600,34 @@ private:
         }
     }
 
-    // The usual case of the same: kBackwardRows rows whose gradients fit and of which neither x nor y is near a bound, so that
-    // clamps and masks change nothing. Answers whether it was that; if not, nothing was done.
+    // The usual case of the same: gradients fit and neither x nor y is near a bound, so that clamps and masks change nothing. Answers
+    // whether it was that; if not, nothing was done.
     template <class X, class G, class Put>
-    __device__ __forceinline__ bool run_whole(X x_of, G g_of, Put put)
+    __device__ __forceinline__ bool run_usual(uint32_t rows, X x_of, G g_of, Put put)
     {
-        if (!reach_.template passes<T>(x_of, g_of)) {
+        if (!reach_.template passes<T>(rows, x_of, g_of)) {
             return false;
         }
         if (!is(kIsGuarded)) {
-            run_rows<false, true, true, true>(x_of, g_of, put);
+            run_rows<false, true, true, true>(rows, x_of, g_of, put);
             return true;
         }
         if (computed() != kAll) {
-            run_rows<true, true, true, true>(x_of, g_of, put);
+            run_rows<true, true, true, true>(rows, x_of, g_of, put);
         } else if (is(kWantsG)) {
-            is(kWantsGx) ? run_rows<true, false, true, true>(x_of, g_of, put) : run_rows<true, false, true, false>(x_of, g_of, put);
+            is(kWantsGx) ? run_rows<true, false, true, true>(rows, x_of, g_of, put) : run_rows<true, false, true, false>(rows, x_of, g_of, put);
         } else {
-            is(kWantsGx) ? run_rows<true, false, false, true>(x_of, g_of, put) : run_rows<true, false, false, false>(x_of, g_of, put);
+            is(kWantsGx) ? run_rows<true, false, false, true>(rows, x_of, g_of, put) : run_rows<true, false, false, false>(rows, x_of, g_of, put);
         }
         return true;
     }
 
     // kMixed: some columns may be computed and some copied. Sums that are not gathered are not wanted.
     template <bool kGuarded, bool kMixed, bool kG, bool kGx, class X, class G, class Put>
-    __device__ __forceinline__ void run_rows(X x_of, G g_of, Put put)
+    __device__ __forceinline__ void run_rows(uint32_t rows, X x_of, G g_of, Put put)
     {
 #pragma unroll(kUnroll)
-        for (uint32_t r = 0; r < kBackwardRows; ++r) {
+        for (uint32_t r = 0; r < rows; ++r) {
             const Packet<T> packet = g_of(r);
             float u[kLanes], g[kLanes], out[kLanes];
             signed_input<kGuarded>(x_of(r)).get(u);

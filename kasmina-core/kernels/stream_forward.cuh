@@ -97,7 +97,7 @@ __device__ __forceinline__ void forward_bulk(const tma::TensorMap* x_map, const 
     const TileSpan span = tile_span(g, tile);
     const uint32_t boxes = ceil_div(ceil_div(span.columns * uint32_t(sizeof(T)), kPacketBytes), g.box_packets);
     const uint32_t rows_of_stage = stage_rows(g);
-    const uint32_t stage_bytes = ceil_div(g.tile_packets, g.box_packets) * g.box_pitch;
+    const uint32_t stage_bytes = g.stage_bytes;
     const uint32_t row_bytes = span.columns * sizeof(T);
     const uint32_t warp = threadIdx.x / 32;
 
@@ -190,6 +190,7 @@ __device__ __forceinline__ void forward_bulk(const tma::TensorMap* x_map, const 
         auto* scratch = reinterpret_cast<ChunkStats*>(full + (3 * g.stages + 1) / 2 * 2);
         constexpr uint32_t kRoom = kTelemetry == Telemetry::Off ? 0 : kWorkers * Worker::kUnits * sizeof(ChunkStats);
         Worker worker = make_worker<Worker, kMode>(p, place, span, scratch, kRoom);
+        worker.settle();
         typename Worker::Rest rest = Worker::empty_rest();
         wait_for_barriers<kForwardBulkThreads>();
         const uint32_t offset = place.packet / g.box_packets * g.box_pitch + place.packet % g.box_packets * kPacketBytes;
@@ -254,6 +255,7 @@ __device__ __forceinline__ void forward_direct(const ForwardParams& p)
     const bool stored = p.in_place == 0 || is_changed<kMode>(p, tile);
     const Place<Worker> place(g, span);
     Worker worker = make_worker<Worker, kMode>(p, place);
+    worker.settle();
     typename Worker::Rest rest = Worker::empty_rest();
     const Access<T, kAligned> access(place.columns);
     // [kRows][kWorkers]: this thread's own place, from which the packets are read as often as need be.
@@ -316,6 +318,7 @@ __device__ __forceinline__ void forward_async(const ForwardParams& p)
     const bool stored = p.in_place == 0 || is_changed<kMode>(p, tile);
     const Place<Worker> place(g, span);
     Worker worker = make_worker<Worker, kMode>(p, place);
+    worker.settle();
     typename Worker::Rest rest = Worker::empty_rest();
     const Access<T, true> access(place.columns);
     // [kAsyncStages][kRows][kWorkers]: neighbouring threads, neighbouring banks.

@@ -14,7 +14,7 @@
 namespace kasmina::stream {
 
 constexpr uint32_t kPacketBytes = 16;
-// Threads of a block that compute. The bulk kernels have a warp that loads and one that stores beside them.
+// Threads of a block that compute. The bulk kernels have a warp that loads and one that stores beside them, backward four that count.
 constexpr uint32_t kWorkers = 256;
 // Rows that a thread takes at a time: their statistics are one block of the moments.
 constexpr uint32_t kRows = 8;
@@ -53,7 +53,7 @@ struct Geometry {
     uint32_t pieces;             // the most chunks that a tile has a part of
     uint32_t loads_ahead;        // stages whose loads are under way, give or take some; see stream_pace.cuh
     uint32_t lane_rows;          // rows of a stage that one row lane brings, at most kRows
-    uint32_t padding;
+    uint32_t stage_bytes;        // bytes of one matrix's part of a stage
 };
 static_assert(sizeof(Geometry) == 64, "as in Rust");
 

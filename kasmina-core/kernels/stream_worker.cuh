@@ -62,13 +62,18 @@ public:
         for (uint32_t u = 0; u < kUnits; ++u) {
             running_[u] = RunningChunk::empty();
         }
-        if constexpr (kUnits == 8 && kMode == Mode::Compute) {
-            // Not in registers: with those of eight columns' programs they would not suffice.
-            asm volatile("" ::"l"(running_) : "memory");
-        }
         if constexpr (kPairs) {
             dead_pair_ = pair_at_most<T>(p.dead_epsilon);
             tiny_pair_ = pair_at_least<T>(bounds_.epsilon);
+        }
+    }
+
+    // Called once a worker has its place: statistics of eight columns lie in memory there, for with those of as many programs registers
+    // would not suffice.
+    __device__ __forceinline__ void settle()
+    {
+        if constexpr (kUnits == 8 && kMode == Mode::Compute) {
+            asm volatile("" ::"l"(running_) : "memory");
         }
     }
 
@@ -142,7 +147,7 @@ public:
                     if (has_rest_) {
                         finish_into(&record, running_[u], rest.of[u]);
                     } else {
-                        record = running_[u].finish();
+                        finish_into(&record, running_[u]);
                     }
                 }
             }
@@ -272,6 +277,7 @@ private:
         ShiftedSums high;
     };
 
+
     // One packet into the blocks of its columns; the first of a block brings the pivots.
     __device__ __forceinline__ void add(Block& block, bool first, const Packet<T>& packet)
     {
@@ -380,6 +386,9 @@ private:
             }
         }
     }
+
+    // Out of line: these happen once.
+    static __device__ __noinline__ void finish_into(ChunkStats* to, RunningChunk running) { *to = running.finish(); }
 
     static __device__ __noinline__ void finish_into(ChunkStats* to, RunningChunk running, const ChunkStats& rest)
     {

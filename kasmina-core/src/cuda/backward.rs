@@ -378,7 +378,7 @@ fn own_scratch_bytes(variant: &BackwardVariant) -> u32 {
 /// Dynamic shared memory of a block: the threads' totals with the stages and their barriers, or with the threads' own places;
 /// and no less than the statistics need at the end.
 pub(super) fn shared_bytes(variant: &BackwardVariant, geometry: &Geometry) -> u32 {
-    // Full, ready and empty; of twice the stages where a tile reads one matrix.
+    // Full, ready and empty; of twice the stages where a stage holds one matrix.
     const BARRIERS: u32 = 2 * 3 * 8;
     let places = 2 * geometry.lane_rows * WORKERS * PACKET_BYTES;
     let pipeline = match variant.path {

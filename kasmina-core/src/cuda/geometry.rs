@@ -40,7 +40,7 @@ pub(crate) struct Geometry {
     pub(crate) pieces: u32,
     pub(crate) loads_ahead: u32,
     pub(crate) lane_rows: u32,
-    padding: u32,
+    stage_bytes: u32,
 }
 
 const _: () = assert!(size_of::<Geometry>() == 64, "as in stream_geometry.cuh");
@@ -145,7 +145,8 @@ impl Geometry {
         let box_packets = tile_packets / boxes;
         let box_bytes = box_packets * PACKET_BYTES * lane_rows * row_lanes;
         let box_pitch = box_bytes.next_multiple_of(128);
-        let stage_bytes = box_pitch * boxes * needs.matrices;
+        let own_bytes = box_pitch * boxes;
+        let stage_bytes = own_bytes * needs.matrices;
         let own_blocks = row_blocks.div_ceil(groups);
         let stages = (room / stage_bytes).min(tuning.stages).min(own_blocks + 1).max(2);
         // A tile that begins inside a chunk has a part more than its width suggests.
@@ -169,7 +170,7 @@ impl Geometry {
             pieces,
             loads_ahead: (tuning.under_way / stage_bytes).clamp(1, stages),
             lane_rows,
-            padding: 0,
+            stage_bytes: own_bytes,
         }
     }
 
@@ -190,7 +191,7 @@ impl Geometry {
 
     /// Bytes of one matrix's part of a stage in shared memory.
     pub(crate) fn stage_bytes(&self) -> u32 {
-        self.tile_packets / self.box_packets * self.box_pitch
+        self.stage_bytes
     }
 }
 

@@ -242,6 +242,22 @@ proptest! {
         prop_assert!((found - expected).abs() <= 1e-12 * (1.0 + expected), "{found} for {expected}");
     }
 
+    /// A factor that no value had, as of a branch whose parameters overflowed, does not make a NaN of the squares.
+    #[test]
+    fn squares_pass_over_factors_that_no_value_had(
+        values in prop::collection::vec(0.1f32..4.0, 1..40),
+        damaged in prop::sample::select(vec![f32::INFINITY, f32::NEG_INFINITY, f32::NAN]),
+        on in any::<bool>(),
+    ) {
+        let (factors, polarity) = if on { ((0.5, damaged), 1.0) } else { ((damaged, 0.5), -1.0) };
+        let program = ColumnProgram { on: factors.0, off: factors.1, bias: 0.0, polarity };
+        let products: f64 = values.iter().map(|v| -0.5 * f64::from(*v) * f64::from(*v)).sum();
+        let totals = shim::ColumnTotals { g: 0.0, gx: products, gx_on: if on { products } else { 0.0 } };
+        // SAFETY: one of each.
+        let found = unsafe { (shim().squares_of)(&raw const program, &raw const totals) };
+        prop_assert!((found + 0.5 * products).abs() <= 1e-12 * -products, "{found}");
+    }
+
     /// A layer's f32 output and input gradient, from the programs that it lowered itself.
     #[test]
     fn a_layer_on_the_cpu_gives_the_same_bits(

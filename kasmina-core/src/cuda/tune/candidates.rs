@@ -14,11 +14,11 @@ use crate::cuda::geometry::{Geometry, Machine, Tuning};
 use crate::cuda::job::View;
 use crate::cuda::loading;
 
-/// Around the choices that were made by hand: half and twice of everything, where kernels allow it.
-const PACKETS: [u32; 3] = [128, 64, 256];
+/// Around the choices that were made by hand, where kernels allow it.
+const PACKETS: [u32; 4] = [128, 64, 256, 32];
 const THREADS: [u32; 2] = [128, 256];
 const UNDER_WAY: [u32; 4] = [64 << 10, 32 << 10, 48 << 10, 96 << 10];
-const STAGES: [u32; 3] = [8, 6, 4];
+const STAGES: [u32; 4] = [8, 6, 4, 12];
 /// Registers of a multiprocessor, and how many a warp's are rounded up to for each thread.
 const REGISTERS: u32 = 65_536;
 const REGISTER_UNIT: u32 = 8;

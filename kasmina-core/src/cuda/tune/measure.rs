@@ -277,10 +277,11 @@ impl<T: Element + kasmina_sys::DeviceCopy> Bench<T> {
         {
             let columns = geometry.columns as usize;
             let parts = memory.slice(..columns * geometry.groups as usize)?.to_vec()?;
-            sums = vec![0.0; columns * 4];
+            let width = parts.first().map_or(0, |part| part.len());
+            sums = vec![0.0; columns * width];
             for (i, part) in parts.iter().enumerate() {
                 for (j, value) in part.iter().enumerate() {
-                    sums[i % columns * 4 + j] += value;
+                    sums[i % columns * width + j] += value;
                 }
             }
         }
