@@ -29,6 +29,8 @@ pub(crate) struct Pair {
     pub(crate) gpu: CudaLayer,
     pub(crate) stream: Stream,
     pub(crate) rows: usize,
+    /// The greatest |x| that a guarded branch has seen, within the default bounds.
+    greatest: f64,
 }
 
 /// What both made of the same input.
@@ -41,7 +43,7 @@ impl Pair {
     pub(crate) fn new(engine: &Arc<Engine>, layer: Layer, rows: usize) -> Result<Self, Failed> {
         let stream = Stream::new(engine.context())?;
         let gpu = CudaLayer::from_layer(&layer, engine, &stream)?;
-        Ok(Self { cpu: layer, gpu, stream, rows })
+        Ok(Self { cpu: layer, gpu, stream, rows, greatest: 0.0 })
     }
 
     /// One forward and backward pass on fresh data, compared; the device's matrices are of another stream than the layer's
@@ -55,6 +57,8 @@ impl Pair {
         let hidden = self.cpu.layout().hidden();
         let n = self.rows * hidden;
         let x: Vec<T> = (0..n).map(|_| T::from_f32(draw.value(wild))).collect();
+        let magnitudes = x.iter().map(|x| f64::from(x.to_f32()).abs().min(1e6));
+        self.greatest = magnitudes.fold(self.greatest, f64::max);
         let grad_y: Vec<T> = (0..n).map(|_| T::from_f32(draw.unit())).collect();
         let same_parameters = self.same_parameters()?;
         let other = Stream::new(self.stream.context())?;
@@ -238,6 +242,9 @@ impl Pair {
             (None, None) => {}
             (a, b) => return Err(differ("gradients", &a.is_some(), &b.is_some())),
         }
+        // The CPU's squares of T(x) − x have the rounding of each, the GPU's follow from other sums.
+        let rounding =
+            a.reconstruction().map_or(0.0, |loss| loss.abs().sqrt() * 4.0 * 1.2e-7 * self.greatest);
         let pairs = [
             (
                 "alpha gradient",
@@ -245,7 +252,7 @@ impl Pair {
                 b.alpha_gradient().map(f64::from),
                 terms.sqrt(),
             ),
-            ("reconstruction", a.reconstruction(), b.reconstruction(), 0.01),
+            ("reconstruction", a.reconstruction(), b.reconstruction(), 0.01 + rounding / tolerance),
             ("loss", a.loss(), b.loss(), 0.01),
         ];
         for (what, a, b, scale) in pairs {

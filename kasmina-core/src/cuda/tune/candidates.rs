@@ -18,7 +18,7 @@ use crate::cuda::loading;
 const PACKETS: [u32; 4] = [128, 64, 256, 32];
 const THREADS: [u32; 2] = [128, 256];
 const UNDER_WAY: [u32; 4] = [64 << 10, 32 << 10, 48 << 10, 96 << 10];
-const STAGES: [u32; 4] = [8, 6, 4, 12];
+const STAGES: [u32; 3] = [12, 6, 4];
 /// Registers of a multiprocessor, and how many a warp's are rounded up to for each thread.
 const REGISTERS: u32 = 65_536;
 const REGISTER_UNIT: u32 = 8;
@@ -159,7 +159,7 @@ mod tests {
                 prop_assert!(cut.stages >= 2 && cut.loads_ahead <= cut.stages);
                 prop_assert!(cuts.insert((candidate.path, cut)));
             }
-            prop_assert!(all.len() <= 2 * 73 + 3 * 7);
+            prop_assert!(all.len() <= 2 * 97 + 3 * 9);
         }
     }
 
