@@ -98,7 +98,6 @@ private:
             }
             tma::fence_barrier_init();
         }
-        __syncwarp();
         barriers_made<kThreads>();
         if (threadIdx.x % 32 != 0) {
             return;

@@ -114,7 +114,6 @@ __device__ __forceinline__ void forward_bulk(const tma::TensorMap* x_map, const 
             }
             tma::fence_barrier_init();
         }
-        __syncwarp();
         barriers_made<kForwardBulkThreads>();
         if (threadIdx.x % 32 == 0) {
             LoadQueue loads(full, g.stages, g.loads_ahead, p.pace);

@@ -14,9 +14,11 @@ constexpr uint32_t kWorkersBarrier = 1;
 constexpr uint32_t kCountersBarrier = 3;
 constexpr uint32_t kAllBarrier = 4;
 
+// By whole warps, whose threads may have come apart before: the instruction wants them together.
 template <uint32_t kBarrier, uint32_t kThreads>
 __device__ __forceinline__ void named_barrier()
 {
+    __syncwarp();
     asm volatile("bar.sync %0, %1;" ::"n"(kBarrier), "n"(kThreads) : "memory");
 }
 

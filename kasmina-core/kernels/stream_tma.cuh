@@ -14,16 +14,19 @@
 
 namespace kasmina::stream {
 
-// The warp that made the barriers of a bulk kernel goes on to load at once; the others wait for them. Whole warps.
+// The warp that made the barriers of a bulk kernel goes on to load at once; the others wait for them. By whole warps, whose threads
+// may have come apart before: the instructions want them together.
 template <uint32_t kThreads>
 __device__ __forceinline__ void barriers_made()
 {
+    __syncwarp();
     asm volatile("bar.arrive 2, %0;" ::"n"(kThreads) : "memory");
 }
 
 template <uint32_t kThreads>
 __device__ __forceinline__ void wait_for_barriers()
 {
+    __syncwarp();
     asm volatile("bar.sync 2, %0;" ::"n"(kThreads) : "memory");
 }
 
