@@ -253,7 +253,8 @@ impl Pair {
                 terms.sqrt(),
             ),
             ("reconstruction", a.reconstruction(), b.reconstruction(), 0.01 + rounding / tolerance),
-            ("loss", a.loss(), b.loss(), 0.01),
+            // A reconstruction's may be its loss.
+            ("loss", a.loss(), b.loss(), 0.01 + rounding / tolerance),
         ];
         for (what, a, b, scale) in pairs {
             let good = match (a, b) {
