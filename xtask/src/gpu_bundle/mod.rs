@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long)]
     benches: bool,
     /// Fail when the folder is larger
-    #[arg(long, value_name = "MIB", default_value_t = 60)]
+    #[arg(long, value_name = "MIB", default_value_t = 96)]
     max_mib: u64,
     /// Only what this package names; may be given again
     #[arg(long, value_name = "NAME")]
