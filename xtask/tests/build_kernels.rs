@@ -57,16 +57,28 @@ fn it_builds_once_and_shows_what_each_kernel_takes() {
 
 #[test]
 fn check_fails_on_spills_and_names_the_kernel_also_when_it_is_fresh() {
-    let root = workspace("// spills: 164\nint tile;\n");
+    let root = workspace("int tile;\n");
     for _ in 0..2 {
         let checked = build_kernels(root.path(), &["--check"]);
         assert!(!checked.status.success());
         let said = text(&checked.stderr);
-        assert!(said.contains("spill in k for sm_90a (164 B stored, 164 B loaded)"), "{said}");
+        assert!(said.contains("spill in k for sm_90a (4 B stored, 4 B loaded)"), "{said}");
         assert!(!said.contains("bulk-tensor"), "{said}");
     }
-    let few = workspace("// spills: 160\nint tile;\n");
-    assert!(build_kernels(few.path(), &["--check"]).status.success());
+}
+
+#[test]
+fn check_lets_pass_what_is_listed_and_nothing_beyond() {
+    let root = workspace("int tile;\n");
+    let archs = ["sm_80", "sm_90a", "sm_100", "sm_120"];
+    let listed = |bytes: u32| archs.map(|arch| format!("k {arch} {bytes}\n")).concat();
+    write(&root, "some-crate/kernels/spills.txt", &listed(4));
+    assert!(build_kernels(root.path(), &["--check"]).status.success());
+    for text in [listed(3), listed(4).replace("sm_90a", "sm_90"), listed(4).replace("k ", "l ")] {
+        write(&root, "some-crate/kernels/spills.txt", &text);
+        let checked = build_kernels(root.path(), &["--check"]);
+        assert!(!checked.status.success(), "{text}");
+    }
 }
 
 #[test]

@@ -47,8 +47,7 @@ for code in $codes; do
     if grep -q SILENT "$source"; then continue; fi
     echo "ptxas info    : Compiling entry function 'k' for '${{code#*code=}}'" >&2
     echo "ptxas info    : Function properties for k" >&2
-    spilled=$(sed -n 's|^// spills: ||p' "$source")
-    echo "    8 bytes stack frame, ${{spilled:-4}} bytes spill stores, ${{spilled:-4}} bytes spill loads" >&2
+    echo "    8 bytes stack frame, 4 bytes spill stores, 4 bytes spill loads" >&2
     echo "ptxas info    : Used 40 registers, used 1 barriers, 128 bytes smem" >&2
 done
 "#
