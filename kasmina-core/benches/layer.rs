@@ -14,6 +14,7 @@ use kasmina_core::{
     MatRef, Objective, SeedLayout, Stability, StabilityMode, State,
 };
 use kasmina_telemetry::TelemetryScope;
+use kasmina_telemetry::transport::{Published, Transport};
 use rayon::prelude::*;
 
 fn setting(name: &str, default: usize) -> usize {
@@ -232,6 +233,39 @@ fn seeds(c: &mut Criterion) {
     group.finish();
 }
 
+/// What handing a report to another thread costs the training thread, when that takes it at once and when it lags.
+fn transport(c: &mut Criterion) {
+    const SEEDS: usize = 100_000;
+    let layout = SeedLayout::new(SEEDS, 1).expect("a legal layout");
+    let mut watched = layer(layout, State::Dormant, Blueprint::Residual, StabilityMode::Adaptive);
+    let mut m = Matrices::new(8, SEEDS);
+    m.forward(&mut watched, &ForwardOptions::new());
+    m.backward(&mut watched);
+    let report = watched.end_epoch().telemetry;
+    let mut group = c.benchmark_group("transport");
+    group.sample_size(30).measurement_time(Duration::from_secs(3));
+    let free = Transport::new(2, |_| Ok(())).expect("a thread");
+    let stuck = Transport::new(1, |_| {
+        loop {
+            std::thread::park();
+        }
+    })
+    .expect("a thread");
+    // One for the consumer to be stuck with, one to merge into.
+    stuck.publish(report.clone());
+    while stuck.publish(report.clone()) == Published::Queued {}
+    for (name, transport) in [("taken at once", &free), ("merged", &stuck)] {
+        group.bench_function(format!("report of 100,000 seeds, {name}"), |b| {
+            b.iter_batched(
+                || report.clone(),
+                |report| transport.publish(report),
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
 /// Median of a finished benchmark in seconds, from criterion's own files.
 fn median(group: &str, name: &str) -> Option<f64> {
     let directory = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
@@ -286,6 +320,7 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     passes(&mut criterion, rows, columns);
     seeds(&mut criterion);
+    transport(&mut criterion);
     criterion.final_summary();
     ratios(rows, columns);
 }

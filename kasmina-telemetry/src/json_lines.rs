@@ -26,6 +26,7 @@ pub fn write_json_lines(report: &TelemetryReport, writer: impl Write) -> io::Res
             layer: &report.layer,
             epoch: report.epoch,
             steps: report.steps,
+            windows: report.windows,
             mode: report.mode,
             seed,
             histogram: bins,
@@ -44,6 +45,7 @@ struct Line<'a> {
     layer: &'a str,
     epoch: u64,
     steps: u64,
+    windows: u64,
     mode: TelemetryMode,
     #[serde(flatten)]
     seed: SeedReport<'a>,

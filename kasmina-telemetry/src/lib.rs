@@ -18,6 +18,7 @@ mod report;
 pub mod segmented;
 mod stats;
 mod strategy;
+pub mod transport;
 mod typed;
 mod wide;
 
@@ -30,6 +31,6 @@ pub use matrix::MatrixView;
 pub use mode::{TelemetryMode, TelemetryScope};
 pub use moments::Moments;
 pub use open_metrics::{OPEN_METRICS_CONTENT_TYPE, write_open_metrics, write_open_metrics_of};
-pub use report::{SeedReport, TelemetryReport};
+pub use report::{MergeRefused, SeedReport, TelemetryReport};
 pub use stats::{ChunkStats, GradientStats};
 pub use strategy::{NanPolicy, ReductionOptions, ReductionStrategy};

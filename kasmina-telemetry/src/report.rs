@@ -38,6 +38,8 @@ pub struct TelemetryReport {
     pub epoch: u64,
     /// Forward steps merged into this report.
     pub steps: u64,
+    /// Reporting windows (epochs, mostly) merged into this report: 1 unless [`TelemetryReport::merge`] has made it of several.
+    pub windows: u64,
     /// How the window was measured.
     pub mode: TelemetryMode,
     /// ε of the signal-to-noise ratio.
@@ -75,6 +77,7 @@ impl Default for TelemetryReport {
             layer: String::new(),
             epoch: 0,
             steps: 0,
+            windows: 1,
             mode: TelemetryMode::Production,
             snr_epsilon: 1e-8,
             chunk: Vec::new(),
@@ -183,6 +186,66 @@ impl TelemetryReport {
         unnamed("blueprint", blueprint.map(|&code| f64::from(code)))
     }
 
+    /// Takes in the report of a later window of the same layer: counts add, moments and histograms merge, and everything that
+    /// is rather than was counted (epoch, mode, state, alpha, blueprint, hardware, kernel, cost) becomes the later one's.
+    ///
+    /// A column that one of both does not have (gradients, histograms) is the other's.
+    ///
+    /// # Errors
+    /// [`MergeRefused`], with `later` in it, for another layer, another number of seeds, or columns that have neither an entry a
+    /// seed nor none; this report is unchanged then.
+    ///
+    /// ```
+    /// use kasmina_telemetry::{ChunkStats, TelemetryReport};
+    ///
+    /// let window = |epoch, x: f32| {
+    ///     let mut stats = ChunkStats::EMPTY;
+    ///     stats.push(x, 1e-8);
+    ///     TelemetryReport { epoch, steps: 1, chunk: vec![stats], ..TelemetryReport::default() }
+    /// };
+    /// let mut report = window(1, 2.0);
+    /// report.merge(window(2, 4.0))?;
+    /// assert_eq!((report.windows, report.epoch, report.steps, report.chunk[0].mean()), (2, 2, 2, Some(3.0)));
+    /// # Ok::<(), kasmina_telemetry::MergeRefused>(())
+    /// ```
+    pub fn merge(&mut self, later: Self) -> Result<(), MergeRefused> {
+        let what = if self.layer != later.layer {
+            Some("layers")
+        } else if self.len() != later.len() {
+            Some("numbers of seeds")
+        } else if !self.columns_are_whole() || !later.columns_are_whole() {
+            Some("lengths of columns")
+        } else {
+            None
+        };
+        if let Some(what) = what {
+            let into = (self.layer.clone(), self.len());
+            return Err(MergeRefused { what, report: Box::new(later), into });
+        }
+        let earlier = std::mem::replace(self, later);
+        self.steps += earlier.steps;
+        self.windows += earlier.windows;
+        self.saturated += earlier.saturated;
+        self.overhead_percent = self.overhead_percent.or(earlier.overhead_percent);
+        // Earlier before later, as a pass merges them: the same bits as if both windows had been one.
+        merge_columns(&mut self.chunk, earlier.chunk, ChunkStats::merge);
+        merge_columns(&mut self.gradient, earlier.gradient, GradientStats::merge);
+        self.histograms = match (self.histograms.take(), earlier.histograms) {
+            (Some(mut later), Some(earlier)) => {
+                merge_columns(&mut later, earlier, Histogram::merge);
+                Some(later)
+            }
+            (later, earlier) => later.or(earlier),
+        };
+        Ok(())
+    }
+
+    /// Whether the measured columns have an entry a seed, or are not there.
+    fn columns_are_whole(&self) -> bool {
+        let histograms = self.histograms.as_ref().map_or(self.len(), Vec::len);
+        (self.gradient.is_empty() || self.gradient.len() == self.len()) && histograms == self.len()
+    }
+
     /// One seed's row, or `None` past the last.
     pub fn seed(&self, seed: usize) -> Option<SeedReport<'_>> {
         let chunk = self.chunk.get(seed)?;
@@ -228,4 +291,26 @@ impl TelemetryReport {
     fn blueprint_name(&self, code: u16) -> Option<&str> {
         self.blueprint_names.get(usize::from(code)).map(String::as_str)
     }
+}
+
+/// A report that does not fit to the one it was to be merged into.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "the report of layer {:?} with {} seeds was to be merged into that of layer {:?} with {}, but their {what} differ; keep them apart",
+    .report.layer, .report.len(), .into.0, .into.1
+)]
+pub struct MergeRefused {
+    what: &'static str,
+    /// The report, unchanged.
+    pub report: Box<TelemetryReport>,
+    into: (String, usize),
+}
+
+/// `earlier` merged with `later`, into `later`. They are equally long, or one is empty.
+fn merge_columns<T>(later: &mut Vec<T>, mut earlier: Vec<T>, merge: impl Fn(&mut T, &T)) {
+    if earlier.is_empty() {
+        return;
+    }
+    earlier.iter_mut().zip(later.iter()).for_each(|(earlier, later)| merge(earlier, later));
+    *later = earlier;
 }

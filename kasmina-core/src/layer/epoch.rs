@@ -126,6 +126,7 @@ impl LayerState {
             layer: self.name.clone(),
             epoch: lifecycle.epoch().into(),
             steps: measured,
+            windows: 1,
             mode: telemetry.mode,
             snr_epsilon: telemetry.snr_epsilon,
             chunk,
