@@ -1,11 +1,14 @@
 """Times on the device's clock, in the way of `xtask/src/bench/clock.rs`: everything is queued before anything
-is waited for.
+is waited for. On a processor, whose work is done when a call returns, on the host's clock, as
+`xtask/src/bench/cpu.rs` has it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import gc
+import os
+import time as host
 from collections.abc import Callable
 
 import torch
@@ -28,11 +31,14 @@ class Count:
     cold: bool
 
 
-def count(matrix_bytes: int) -> Count:
-    """As `xtask/src/bench/buffers.rs` counts them."""
-    l2 = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
-    free, _ = torch.cuda.mem_get_info()
-    wanted = max(2 * l2 // (TOUCHED * matrix_bytes) + 2, FEWEST_SETS)
+def count(matrix_bytes: int, device: torch.device, cache: int) -> Count:
+    """As `xtask/src/bench/buffers.rs` counts them; `cache` is a processor's, a GPU tells its own."""
+    if device.type == "cuda":
+        cache = torch.cuda.get_device_properties(device).L2_cache_size
+        free, _ = torch.cuda.mem_get_info(device)
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    wanted = max(2 * cache // (TOUCHED * matrix_bytes) + 2, FEWEST_SETS)
     fitting = free // 4 // (MATRICES * matrix_bytes)
     if fitting == 0:
         one, free = matrix_bytes >> 20, free >> 20
@@ -52,8 +58,35 @@ class Timing:
         return sorted(self.milliseconds)[len(self.milliseconds) // 2]
 
 
-def time(launch: Callable[[int], object], repetitions: int) -> Timing:
+def time(launch: Callable[[int], object], repetitions: int, device: torch.device) -> Timing:
     """Times `launch`, which queues one pass and is told how many were queued before."""
+    return (time_on_gpu if device.type == "cuda" else time_on_cpu)(launch, repetitions)
+
+
+def time_on_cpu(launch: Callable[[int], object], repetitions: int) -> Timing:
+    """One call after the other."""
+    turn = 0
+
+    def run(launches: int) -> float:
+        nonlocal turn
+        started = host.perf_counter()
+        for _ in range(launches):
+            launch(turn)
+            turn += 1
+        return 1e3 * (host.perf_counter() - started) / launches
+
+    run(WARM_UP)
+    launches = BATCH if run(WARM_UP) < SHORT_MS else 1
+    gc.collect()
+    gc.disable()
+    try:
+        return Timing([run(launches) for _ in range(repetitions)], launches)
+    finally:
+        gc.enable()
+
+
+def time_on_gpu(launch: Callable[[int], object], repetitions: int) -> Timing:
+    """Everything is queued, and then waited for."""
     marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repetitions)]
     turn = 0
 

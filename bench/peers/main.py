@@ -2,6 +2,7 @@
 goes to standard error. Nothing is timed before its outputs were compared with an evaluation in f64.
 
     python3 main.py [--device cuda:0] [--repetitions 31] [--case JSON]... [--oracle FILE]...
+    python3 main.py --device cpu                  # without Triton and graphs
     python3 main.py --device cpu --check-only     # compares only; Triton kernels run in its interpreter
 """
 
@@ -63,7 +64,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cuda:0", help="cuda:N, or cpu with --check-only")
+    parser.add_argument("--device", default="cuda:0", help="cuda:N, or cpu")
     parser.add_argument("--repetitions", type=int, default=31, help="times of each peer")
     parser.add_argument(
         "--case", action="append", metavar="JSON", help="a case as the bench writes it; may be given again"
@@ -76,10 +77,11 @@ def arguments() -> argparse.Namespace:
         metavar="FILE",
         help="a case of kasmina-oracle",
     )
+    parser.add_argument(
+        "--cache", type=int, default=256 << 20, metavar="BYTES", help="of a processor, to keep it cold"
+    )
     parser.add_argument("--check-only", action="store_true", help="compare, and time nothing")
     args = parser.parse_args()
-    if args.device == "cpu" and not args.check_only:
-        parser.error("on the CPU nothing is timed: give --check-only")
     if args.repetitions < 1:
         parser.error("--repetitions must be at least 1")
     if args.case is None:
@@ -94,7 +96,7 @@ def arguments() -> argparse.Namespace:
 
 
 def builders(
-    case: Case, pairs: list[Pair], parameters: Parameters, on_gpu: bool
+    case: Case, pairs: list[Pair], parameters: Parameters, on_gpu: bool, timed: bool
 ) -> Iterator[tuple[str, list[Build]]]:
     """The peers by name, each with the variants of which the fastest counts."""
     import layer
@@ -114,6 +116,10 @@ def builders(
     if on_gpu:
         yield "compiled-graphs", [lambda: peers.CompiledGraphs(compile_once())]
 
+    if timed and not on_gpu:
+        # There Triton is but an interpreter.
+        return
+
     def triton(warps: int) -> Build:
         return lambda: peers.RowsAndSeeds(case, pairs, parameters, warps)
 
@@ -121,7 +127,7 @@ def builders(
 
 
 def measure(
-    case: Case, device: torch.device, repetitions: int | None
+    case: Case, device: torch.device, repetitions: int | None, cache: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The outcome of each peer; without repetitions nothing is timed."""
     import torch
@@ -132,7 +138,8 @@ def measure(
     from inputs import Pair, Parameters, hostile
 
     on_gpu = device.type == "cuda"
-    number = clock.count(case.matrix_bytes) if on_gpu else clock.Count(1, False)
+    timed = repetitions is not None
+    number = clock.count(case.matrix_bytes, device, cache) if timed or on_gpu else clock.Count(1, False)
     pairs = [Pair.draw(case, device, i) for i in range(number.sets)]
     clean, checked = Pair.draw(case, device, 0), hostile(case, device)
     parameters = Parameters.draw(case, device)
@@ -151,13 +158,13 @@ def measure(
             return 0.0, {"worst_error": worst}
         pairs[0].load(clean)
         del expected
-        timing = clock.time(peer.launch, repetitions)
+        timing = clock.time(peer.launch, repetitions, device)
         say(f"  {1e3 * timing.median:.2f} µs, worst error {worst:.3f} of its bound, ready in {built:.1f} s")
         times = {"milliseconds": timing.milliseconds, "launches": timing.launches}
         about = {"sets": number.sets, "cold_cache": number.cold, "note": peer.note}
         return timing.median, {"timing": times, "worst_error": worst, **about}
 
-    for name, variants in builders(case, pairs, parameters, on_gpu):
+    for name, variants in builders(case, pairs, parameters, on_gpu, timed):
         say(f"{case}: {name}")
         try:
             _, fastest = min((one(build) for build in variants), key=lambda outcome: outcome[0])
@@ -218,7 +225,8 @@ def main() -> int:
     for index, text in enumerate(args.case):
         try:
             case = Case.parse(text)
-            for peer, outcome in measure(case, device, None if args.check_only else args.repetitions):
+            repetitions = None if args.check_only else args.repetitions
+            for peer, outcome in measure(case, device, repetitions, args.cache):
                 failed |= "Err" in outcome
                 answers.send("row", case=index, peer=peer, outcome=outcome)
         except Exception as error:

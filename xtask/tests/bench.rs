@@ -1,30 +1,47 @@
-//! `bench` as a user runs it where there is no GPU.
+//! `cargo xtask bench` as a user calls it, on the processor, which every machine has.
 
+use std::path::Path;
 use std::process::{Command, Output};
 
-fn bench(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_xtask"))
-        .arg("bench")
-        .args(arguments)
-        .env("KASMINA_CUDA_LIBRARY", "/no/such/libcuda.so.1")
-        .output()
-        .expect("it runs")
+use xtask::bench::report::{Report, SCHEMA};
+
+fn bench(arguments: &[&str], folder: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(["bench", "--device", "cpu", "--quick"]).args(arguments).current_dir(folder);
+    command.output().expect("it starts")
 }
 
 #[test]
-fn bench_without_a_gpu_says_why_and_writes_nothing() {
+fn a_run_prints_a_table_and_writes_what_it_measured() {
     let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("numbers.json");
-    let output = bench(&["--quick", "--json", file.to_str().expect("a path")]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("no GPU to measure") && said.contains("/no/such/libcuda.so.1"), "{said}");
-    assert!(output.stdout.is_empty() && !file.exists());
+    let ran = bench(&["--only", "32x768 f32 backward", "--json", "found.json"], folder.path());
+    let text = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success(), "{text}{}", String::from_utf8_lossy(&ran.stderr));
+    assert!(text.contains("processor   ") && text.contains("2 reads 1 write"), "{text}");
+    assert!(text.ends_with("4 measured, 0 failed\n"), "{text}");
+
+    let json = std::fs::read(folder.path().join("found.json")).expect("it was written");
+    let report: Report = serde_json::from_slice(&json).expect("it can be read back");
+    assert_eq!((report.schema, report.rows.len(), report.ceilings.len()), (SCHEMA, 4, 2));
+    for row in &report.rows {
+        let measured = row.outcome.as_ref().expect("it is measured");
+        assert_eq!(measured.timing.milliseconds.len(), report.header.repetitions);
+        assert!(measured.terabytes_per_second > 0.0 && measured.percent > 0.0);
+    }
 }
 
 #[test]
-fn bench_of_no_line_is_an_error_of_another_code() {
-    let output = bench(&["--only", "sideways"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("sideways"));
+fn what_cannot_be_measured_is_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let none = bench(&["--only", "sideways"], folder.path());
+    let said = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert!(!none.status.success() && said.contains("\"sideways\""), "{said}");
+    let nowhere =
+        bench(&["--only", "32x768 f32 step", "--json", "no/such/folder.json"], folder.path());
+    let said = String::from_utf8_lossy(&nowhere.stderr).into_owned();
+    assert!(!nowhere.status.success() && said.contains("no/such/folder.json"), "{said}");
+    let device =
+        Command::new(env!("CARGO_BIN_EXE_xtask")).args(["bench", "--device", "gpu"]).output();
+    let said = String::from_utf8_lossy(&device.expect("it starts").stderr).into_owned();
+    assert!(said.contains("give a GPU's number, as 0, or cpu"), "{said}");
 }

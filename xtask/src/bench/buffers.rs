@@ -114,7 +114,7 @@ impl<T: Element> Sets<T> {
 }
 
 /// Values without a pattern, so that neither memory nor arithmetic is spared anything.
-fn values<T: Element>(elements: usize) -> Vec<T> {
+pub(super) fn values<T: Element>(elements: usize) -> Vec<T> {
     let wide: Vec<f32> = (0..elements as u64)
         .map(|i| {
             // The finalizer of splitmix64.

@@ -5,12 +5,41 @@ use std::fmt;
 use kasmina_core::{
     Blueprint, DType, InitialSeed, Layer, SeedLayout, Stability, StabilityMode, State, Strategy,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-/// Rows and columns: large and middling matrices, one whose time is that of its launches, and a tall one.
-pub const SHAPES: [(usize, usize); 5] =
-    [(8192, 8192), (4096, 4096), (1024, 4096), (32, 768), (65536, 768)];
-const QUICK_SHAPES: [(usize, usize); 2] = [(8192, 8192), (32, 768)];
+/// What runs the passes, which decides how large the matrices are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    /// Large and middling matrices, one whose time is that of its launches, and a tall one.
+    Gpu,
+    /// The same without the largest, which takes seconds, and gigabytes for a cold cache.
+    Cpu,
+}
+
+impl On {
+    /// Rows and columns.
+    #[must_use]
+    pub fn shapes(self, quick: bool) -> &'static [(usize, usize)] {
+        match (self, quick) {
+            (Self::Gpu, false) => {
+                &[(8192, 8192), (4096, 4096), (1024, 4096), (32, 768), (65536, 768)]
+            }
+            (Self::Gpu, true) => &[(8192, 8192), (32, 768)],
+            (Self::Cpu, false) => &[(4096, 4096), (1024, 4096), (32, 768), (65536, 768)],
+            (Self::Cpu, true) => &[(4096, 4096), (32, 768)],
+        }
+    }
+
+    /// That at which peers are timed.
+    #[must_use]
+    pub fn peers_shape(self) -> (usize, usize) {
+        match self {
+            Self::Gpu => (8192, 8192),
+            Self::Cpu => (4096, 4096),
+        }
+    }
+}
+
 const CHUNKS: [usize; 3] = [16, 64, 512];
 const QUICK_CHUNKS: [usize; 1] = [64];
 const DTYPES: [DType; 2] = [DType::F32, DType::Bf16];
@@ -21,7 +50,7 @@ const BUSY: usize = 8;
 const GRAFT_STEPS: u32 = 1_000_000;
 
 /// What is timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Work {
     /// x to y.
@@ -37,7 +66,7 @@ pub enum Work {
 }
 
 /// What the seeds of the layer are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Seeds {
     /// All dormant.
@@ -65,17 +94,17 @@ const PASSES: [(Work, Seeds); 9] = [
 ];
 
 /// What the device can do at best, measured in the same run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ceiling {
-    /// The driver's device-to-device copy of the matrix.
+    /// The driver's device-to-device copy of the matrix; on a processor, `memcpy` on one or all threads.
     Copy,
-    /// A kernel that reads two such matrices and writes one.
+    /// A kernel, or a loop, that reads two such matrices and writes one.
     TwoReadsOneWrite,
 }
 
 /// Matrices that a group of cases shares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Matrices {
     /// Rows.
     pub rows: usize,
@@ -86,7 +115,7 @@ pub struct Matrices {
 }
 
 /// One line of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Case {
     /// What is timed.
     pub work: Work,
@@ -126,7 +155,7 @@ impl fmt::Display for Seeds {
 impl fmt::Display for Ceiling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Copy => "device copy",
+            Self::Copy => "copy",
             Self::TwoReadsOneWrite => "2 reads 1 write",
         })
     }
@@ -267,8 +296,8 @@ impl Case {
 
 /// Every case that is to be measured; cases of the same matrices stand together.
 #[must_use]
-pub fn cases(quick: bool, only: Option<&str>) -> Vec<Case> {
-    let shapes: &[_] = if quick { &QUICK_SHAPES } else { &SHAPES };
+pub fn cases(on: On, quick: bool, only: Option<&str>) -> Vec<Case> {
+    let shapes = on.shapes(quick);
     let chunks: &[_] = if quick { &QUICK_CHUNKS } else { &CHUNKS };
     let mut cases = Vec::new();
     for &(rows, hidden) in shapes {
@@ -321,22 +350,33 @@ mod tests {
 
     #[test]
     fn every_combination_is_there_once_and_fits() {
-        let all = cases(false, None);
+        let all = cases(On::Gpu, false, None);
         // 512 fits all shapes.
-        assert_eq!(all.len(), SHAPES.len() * DTYPES.len() * PASSES.len() * CHUNKS.len());
+        assert_eq!(
+            all.len(),
+            On::Gpu.shapes(false).len() * DTYPES.len() * PASSES.len() * CHUNKS.len()
+        );
         for (i, case) in all.iter().enumerate() {
             assert!(!all[..i].contains(case), "{case} twice");
             assert!(case.layout().is_ok() && case.bytes().is_ok(), "{case}");
         }
-        let quick = cases(true, None);
+        let quick = cases(On::Gpu, true, None);
         assert_eq!(quick.len(), 2 * DTYPES.len() * PASSES.len());
         assert!(quick.iter().all(|case| all.contains(case) && case.chunk == 64));
+        // What a processor does, a GPU does, too.
+        for quick in [false, true] {
+            let cpu = cases(On::Cpu, quick, None);
+            assert!(!cpu.is_empty() && cpu.iter().all(|case| all.contains(case)));
+            for on in [On::Gpu, On::Cpu] {
+                assert!(on.shapes(quick).contains(&on.peers_shape()));
+            }
+        }
     }
 
     #[test]
     fn a_filter_takes_the_lines_that_have_all_its_words() {
         let names = |text| -> Vec<String> {
-            cases(true, Some(text)).iter().map(ToString::to_string).collect()
+            cases(On::Gpu, true, Some(text)).iter().map(ToString::to_string).collect()
         };
         assert_eq!(
             names("Backward 8192x8192 bf16 residual"),
@@ -344,7 +384,7 @@ mod tests {
         );
         assert_eq!(names("step").len(), 4);
         assert_eq!(names("32×768 step").len(), 2);
-        assert_eq!(names("").len(), cases(true, None).len());
+        assert_eq!(names("").len(), cases(On::Gpu, true, None).len());
         assert!(names("sideways").is_empty());
     }
 

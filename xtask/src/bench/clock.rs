@@ -83,7 +83,7 @@ impl Clock {
 }
 
 /// How many launches are timed together, where one takes so long.
-fn batch(milliseconds: f64) -> usize {
+pub(super) fn batch(milliseconds: f64) -> usize {
     if milliseconds < SHORT_MS { BATCH } else { 1 }
 }
 

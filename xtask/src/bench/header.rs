@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kasmina_sys::{Device, DeviceAttribute, Error};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where the driver's kernel module tells its release, which is not the CUDA version that the driver is for.
 const MODULE_RELEASE: &str = "/sys/module/nvidia/version";
@@ -13,8 +13,33 @@ const MODULE_RELEASE: &str = "/sys/module/nvidia/version";
 const COMMIT_VARIABLE: &str = "KASMINA_COMMIT";
 
 /// What the numbers depend on.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
+    /// What ran the passes.
+    pub machine: Machine,
+    /// Year, month and day, UTC.
+    pub date: String,
+    /// The commit, or `unknown`.
+    pub commit: String,
+    /// How it was called.
+    pub command: String,
+    /// Times of every case.
+    pub repetitions: usize,
+}
+
+/// What ran the passes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Machine {
+    /// A GPU.
+    Gpu(Gpu),
+    /// The processor.
+    Cpu(Cpu),
+}
+
+/// A GPU and its driver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpu {
     /// The device's name.
     pub device: String,
     /// `major.minor`.
@@ -33,31 +58,64 @@ pub struct Header {
     pub cuda: String,
     /// The release of the driver's kernel module.
     pub driver: Option<String>,
-    /// Year, month and day, UTC.
-    pub date: String,
-    /// The commit, or `unknown`.
-    pub commit: String,
-    /// How it was called.
-    pub command: String,
-    /// Times of every case.
-    pub repetitions: usize,
+}
+
+/// A processor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cpu {
+    /// The model's name, or its architecture where the system does not tell.
+    pub model: String,
+    /// Threads that the passes run on.
+    pub threads: usize,
+    /// Bytes of the largest cache that a thread sees, where the system tells.
+    pub cache_bytes: Option<u64>,
 }
 
 impl Header {
-    /// The header of a run on `device`, now.
+    /// The header of a run on `machine`, now.
+    #[must_use]
+    pub fn now(machine: Machine, repetitions: usize) -> Self {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let words: Vec<String> =
+            std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+        let command = format!("xtask {}", words.join(" "));
+        Self { machine, date: date(seconds), commit: commit(), command, repetitions }
+    }
+
+    #[cfg(test)]
+    pub(super) fn example() -> Self {
+        Self {
+            machine: Machine::Gpu(Gpu {
+                device: "GPU".to_owned(),
+                compute_capability: "9.0".to_owned(),
+                multiprocessors: 132,
+                l2_bytes: 50 << 20,
+                total_memory: 1 << 30,
+                clock_mhz: Some(1980),
+                memory_clock_mhz: None,
+                cuda: "13.0".to_owned(),
+                driver: Some("580.1".to_owned()),
+            }),
+            date: "2025-01-01".to_owned(),
+            commit: "unknown".to_owned(),
+            command: "xtask bench".to_owned(),
+            repetitions: 31,
+        }
+    }
+}
+
+impl Gpu {
+    /// What the driver tells of a device.
     ///
     /// # Errors
     /// The driver did not answer.
-    pub fn of(device: Device, repetitions: usize) -> Result<Self, Error> {
+    pub fn of(device: Device) -> Result<Self, Error> {
         let info = device.info()?;
         let mhz = |attribute| {
             let kilohertz = u32::try_from(device.attribute(attribute).ok()?).ok()?;
             // Some drivers answer 0 for what they do not tell.
             Some(kilohertz / 1000).filter(|mhz| *mhz > 0)
         };
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let words: Vec<String> =
-            std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
         Ok(Self {
             device: info.name,
             compute_capability: info.capability.to_string(),
@@ -68,34 +126,74 @@ impl Header {
             memory_clock_mhz: mhz(DeviceAttribute::MEMORY_CLOCK_RATE),
             cuda: device.driver().version().to_string(),
             driver: std::fs::read_to_string(MODULE_RELEASE).ok().map(|r| r.trim().to_owned()),
-            date: date(seconds),
-            commit: commit(),
-            command: format!("xtask {}", words.join(" ")),
-            repetitions,
         })
     }
+}
 
-    #[cfg(test)]
-    pub(super) fn example() -> Self {
+impl Cpu {
+    /// What the system tells of the processor that runs this.
+    #[must_use]
+    pub fn here() -> Self {
+        let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         Self {
-            device: "GPU".to_owned(),
-            compute_capability: "9.0".to_owned(),
-            multiprocessors: 132,
-            l2_bytes: 50 << 20,
-            total_memory: 1 << 30,
-            clock_mhz: Some(1980),
-            memory_clock_mhz: None,
-            cuda: "13.0".to_owned(),
-            driver: Some("580.1".to_owned()),
-            date: "2025-01-01".to_owned(),
-            commit: "unknown".to_owned(),
-            command: "xtask bench".to_owned(),
-            repetitions: 31,
+            model: model(&info).unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+            threads: rayon::current_num_threads(),
+            cache_bytes: largest_cache(Path::new("/sys/devices/system/cpu/cpu0/cache")),
         }
     }
 }
 
-impl fmt::Display for Header {
+fn model(cpuinfo: &str) -> Option<String> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// Of the caches that Linux lists in a folder.
+fn largest_cache(folder: &Path) -> Option<u64> {
+    let sizes = std::fs::read_dir(folder).ok()?.filter_map(|entry| {
+        let text = std::fs::read_to_string(entry.ok()?.path().join("size")).ok()?;
+        bytes(text.trim())
+    });
+    sizes.max()
+}
+
+/// `32768K` or `32M`, as Linux writes the size of a cache.
+fn bytes(text: &str) -> Option<u64> {
+    let shift = match text.bytes().last()? {
+        b'K' => 10,
+        b'M' => 20,
+        _ => return None,
+    };
+    text[..text.len() - 1].parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+impl Machine {
+    /// What it is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Gpu(gpu) => &gpu.device,
+            Self::Cpu(cpu) => &cpu.model,
+        }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gpu(gpu) => gpu.fmt(f),
+            Self::Cpu(Cpu { model, threads, cache_bytes }) => {
+                write!(f, "processor   {model}, {threads} threads")?;
+                if let Some(bytes) = cache_bytes {
+                    write!(f, ", {} MiB of cache at most", bytes >> 20)?;
+                }
+                writeln!(f)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
@@ -116,7 +214,14 @@ impl fmt::Display for Header {
         if let Some(release) = &self.driver {
             write!(f, ", release {release}")?;
         }
-        writeln!(f, "\ndate        {}", self.date)?;
+        writeln!(f)
+    }
+}
+
+impl fmt::Display for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.machine.fmt(f)?;
+        writeln!(f, "date        {}", self.date)?;
         writeln!(f, "commit      {}", self.commit)?;
         writeln!(f, "command     {}, {} repetitions", self.command, self.repetitions)
     }
@@ -193,7 +298,20 @@ mod tests {
     fn clocks_that_are_not_known_are_left_out() {
         let text = Header::example().to_string();
         assert!(text.contains("at most: multiprocessors 1980 MHz\n"), "{text}");
-        let silent = Header { clock_mhz: None, ..Header::example() };
-        assert!(!silent.to_string().contains("clocks"));
+        let Machine::Gpu(gpu) = Header::example().machine else { panic!("the example is a GPU") };
+        assert!(!Gpu { clock_mhz: None, ..gpu }.to_string().contains("clocks"));
+    }
+
+    #[test]
+    fn what_linux_tells_of_a_processor_is_understood() {
+        let info = "processor\t: 0\nmodel name\t: AMD EPYC 9654\nflags\t: fpu\n";
+        assert_eq!(model(info).as_deref(), Some("AMD EPYC 9654"));
+        assert_eq!(model("flags : fpu"), None);
+        let sizes = ["32K", "1024K", "32M", "", "K", "many"].map(bytes);
+        assert_eq!(sizes, [Some(32 << 10), Some(1 << 20), Some(32 << 20), None, None, None]);
+        let here = Cpu::here();
+        assert!(here.threads > 0 && !here.model.is_empty());
+        let text = Machine::Cpu(Cpu { cache_bytes: Some(32 << 20), ..here }).to_string();
+        assert!(text.starts_with("processor   ") && text.ends_with(", 32 MiB of cache at most\n"));
     }
 }

@@ -1,32 +1,34 @@
-//! `cargo xtask bench`: how fast the layer's passes are on a GPU, each beside what that GPU can do at best in the same run.
+//! `cargo xtask bench`: how fast the layer's passes are, each beside what the same device can do at best in the same run.
 //!
-//! [`case`] says what is measured, [`buffers`] keep the cache cold, [`clock`] times, [`measure`](mod@measure) runs, [`peers`]
-//! are what others take for the same, and [`report`] shows it.
+//! [`case`] says what is measured, [`buffers`] keep the cache cold, [`clock`] times, [`measure`](mod@measure) runs it on a GPU
+//! and [`cpu`] on the processor, [`peers`] are what others take for the same, and [`report`] shows it.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use half::{bf16, f16};
 use kasmina_core::cuda::CudaError;
-use kasmina_core::{DType, Device, DeviceRequest};
+use kasmina_core::{DType, Device, DeviceRequest, Element};
 use kasmina_sys::Stream;
 
 pub mod buffers;
 pub mod case;
 pub mod clock;
+pub mod cpu;
 pub mod header;
 pub mod measure;
 pub mod peers;
 pub mod report;
 pub mod summary;
 
-use case::Case;
+use case::{Case, Matrices, On};
 use clock::Clock;
-use header::Header;
-use measure::Bench;
+use header::{Cpu, Gpu, Header, Machine};
+use measure::{Bench, Group};
 use peers::{Peers, PeersError};
 use report::{Report, SCHEMA};
 
@@ -37,7 +39,7 @@ const QUICK_REPETITIONS: usize = 31;
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only 8192×8192 and 32×768 with chunks of 64, and fewer repetitions
+    /// Only the largest matrices and 32×768 with chunks of 64, and fewer repetitions
     #[arg(long)]
     quick: bool,
     /// Only lines whose names have every word of TEXT, such as "backward bf16" or "8192x8192"
@@ -46,9 +48,9 @@ pub struct Args {
     /// Write all numbers to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// The GPU's number
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    device: u32,
+    /// The GPU's number, or cpu
+    #[arg(long, value_name = "N|cpu", default_value = "0")]
+    device: Wanted,
     /// Time PyTorch and Triton at the same work afterwards, where a Python has them
     #[arg(long)]
     peers: bool,
@@ -60,12 +62,41 @@ pub struct Args {
     peers_timeout: u64,
 }
 
+/// What the passes are to run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A GPU's number.
+    Gpu(u32),
+    /// The processor.
+    Cpu,
+}
+
+impl FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "cpu" {
+            return Ok(Self::Cpu);
+        }
+        text.parse().map(Self::Gpu).map_err(|_| "give a GPU's number, as 0, or cpu".to_owned())
+    }
+}
+
+impl Wanted {
+    fn on(self) -> On {
+        match self {
+            Self::Gpu(_) => On::Gpu,
+            Self::Cpu => On::Cpu,
+        }
+    }
+}
+
 /// Why nothing was measured, or not written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BenchError {
     /// There is no GPU on which the kernels run.
-    #[error("there is no GPU to measure: {0}")]
+    #[error("there is no GPU to measure: {0}; --device cpu measures the processor")]
     NoGpu(String),
     /// No line has the words.
     #[error("no line has all words of {0:?}; there are {1} lines, such as {2:?}")]
@@ -123,19 +154,27 @@ fn save(args: &Args, report: &Report) -> Result<(), BenchError> {
 fn run_peers(args: &Args, cases: &[Case], report: &Report) -> Result<Peers, PeersError> {
     let options = peers::Options {
         python: peers::python(args.python.as_deref()),
-        device: args.device,
+        gpu: match args.device {
+            Wanted::Gpu(number) => Some(number),
+            Wanted::Cpu => None,
+        },
+        cache: match &report.header.machine {
+            Machine::Gpu(_) => None,
+            Machine::Cpu(cpu) => cpu.cache_bytes,
+        },
         repetitions: report.header.repetitions,
         limit: Duration::from_secs(args.peers_timeout),
     };
-    let cases: Vec<Case> =
-        cases.iter().copied().filter(|case| peers::has_peers(case, args.quick)).collect();
-    peers::run(&options, &report.header.device, &cases, &report.rows)
+    let has_peers = |case: &Case| peers::has_peers(case, args.device.on(), args.quick);
+    let cases: Vec<Case> = cases.iter().copied().filter(has_peers).collect();
+    peers::run(&options, report.header.machine.name(), &cases, &report.rows)
 }
 
 fn choose(args: &Args) -> Result<Vec<Case>, BenchError> {
-    let cases = case::cases(args.quick, args.only.as_deref());
+    let on = args.device.on();
+    let cases = case::cases(on, args.quick, args.only.as_deref());
     if cases.is_empty() {
-        let all = case::cases(args.quick, None);
+        let all = case::cases(on, args.quick, None);
         let text = args.only.clone().unwrap_or_default();
         let example = all.first().map(ToString::to_string).unwrap_or_default();
         return Err(BenchError::Nothing(text, all.len(), example));
@@ -143,29 +182,53 @@ fn choose(args: &Args) -> Result<Vec<Case>, BenchError> {
     Ok(cases)
 }
 
+/// What measures the cases of one shape and type.
+enum Runner {
+    Gpu(Bench),
+    Cpu(cpu::Bench),
+}
+
+impl Runner {
+    fn new(wanted: Wanted, repetitions: usize) -> Result<(Self, Machine), BenchError> {
+        let Wanted::Gpu(number) = wanted else {
+            let cpu = Cpu::here();
+            let bench = cpu::Bench::new(repetitions, cpu.cache_bytes);
+            return Ok((Self::Cpu(bench), Machine::Cpu(cpu)));
+        };
+        let missing = |reason: &dyn std::fmt::Display| BenchError::NoGpu(reason.to_string());
+        let device = Device::select(DeviceRequest::Cuda(number)).map_err(|e| missing(&e))?.device;
+        let engine = device.engine()?.ok_or_else(|| missing(&device))?;
+        let gpu = Gpu::of(engine.context().device()).map_err(CudaError::from)?;
+        let stream = Stream::new(engine.context()).map_err(CudaError::from)?;
+        let bench = Bench::new(engine, Clock::new(&stream, repetitions)?, gpu.l2_bytes.into());
+        Ok((Self::Gpu(bench), Machine::Gpu(gpu)))
+    }
+
+    fn group<T: Element>(&self, matrices: Matrices, cases: &[Case]) -> Group {
+        match self {
+            Self::Gpu(bench) => bench.group::<T>(matrices, cases),
+            Self::Cpu(bench) => bench.group::<T>(matrices, cases),
+        }
+    }
+}
+
 fn measure(args: &Args, cases: &[Case]) -> Result<Report, BenchError> {
-    let missing = |reason: &dyn std::fmt::Display| BenchError::NoGpu(reason.to_string());
-    let device = Device::select(DeviceRequest::Cuda(args.device)).map_err(|e| missing(&e))?.device;
-    let engine = device.engine()?.ok_or_else(|| missing(&device))?;
+    let repetitions = if args.quick { QUICK_REPETITIONS } else { REPETITIONS };
+    let (runner, machine) = Runner::new(args.device, repetitions)?;
     if let Some(path) = &args.json {
         // Now rather than after minutes of measuring.
         OpenOptions::new().append(true).create(true).open(path).map_err(output_error(path))?;
     }
-    let repetitions = if args.quick { QUICK_REPETITIONS } else { REPETITIONS };
-    let on = engine.context().device();
-    let header = Header::of(on, repetitions).map_err(CudaError::from)?;
-    let stream = Stream::new(engine.context()).map_err(CudaError::from)?;
-    let clock = Clock::new(&stream, repetitions)?;
-    let bench = Bench::new(engine, clock, header.l2_bytes.into());
+    let header = Header::now(machine, repetitions);
     let mut report =
         Report { schema: SCHEMA, header, ceilings: Vec::new(), rows: Vec::new(), peers: None };
     for group in cases.chunk_by(|a, b| a.matrices == b.matrices) {
         let Some(matrices) = group.first().map(|case| case.matrices) else { continue };
         eprintln!("{matrices}: {} lines", group.len());
         let mut measured = match matrices.dtype {
-            DType::F32 => bench.group::<f32>(matrices, group),
-            DType::F16 => bench.group::<f16>(matrices, group),
-            DType::Bf16 => bench.group::<bf16>(matrices, group),
+            DType::F32 => runner.group::<f32>(matrices, group),
+            DType::F16 => runner.group::<f16>(matrices, group),
+            DType::Bf16 => runner.group::<bf16>(matrices, group),
         };
         report.ceilings.append(&mut measured.ceilings);
         report.rows.append(&mut measured.rows);
@@ -192,7 +255,7 @@ mod tests {
             quick: true,
             only: only.map(str::to_owned),
             json: None,
-            device: 0,
+            device: Wanted::Gpu(0),
             peers: false,
             python: None,
             peers_timeout: 600,

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::buffers::Count;
 use super::case::{Case, Ceiling, Matrices};
@@ -12,10 +12,10 @@ use super::peers::Peers;
 use super::summary::{Summary, Timing, terabytes_per_second};
 
 /// Of the JSON: a key that goes or means something else counts it up, a new key does not.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// A whole run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -31,7 +31,7 @@ pub struct Report {
 }
 
 /// A ceiling.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CeilingRow {
     /// Which.
     pub kind: Ceiling,
@@ -40,7 +40,7 @@ pub struct CeilingRow {
     pub matrices: Matrices,
     /// Bytes read and written.
     pub bytes: u64,
-    /// Blocks of the grid that was best; `None` for the driver's copy.
+    /// Blocks of the grid, or threads, that were best; `None` for the driver's copy.
     pub blocks: Option<u32>,
     /// The times.
     pub timing: Timing,
@@ -49,7 +49,7 @@ pub struct CeilingRow {
 }
 
 /// A case and what became of it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
     /// Which.
     #[serde(flatten)]
@@ -59,7 +59,7 @@ pub struct Row {
 }
 
 /// The numbers of a case.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// Bytes read and written, as [`Case::bytes`] counts them.
     pub bytes: u64,
@@ -316,16 +316,16 @@ mod tests {
             line.expect(start).split_whitespace().map(str::to_owned).collect()
         };
         assert_eq!(
-            line("device copy").join(" "),
-            "device copy - 1000×1000 f32 - 2.00 2.00 2.00 4.000 ceiling 20"
+            line("copy").join(" "),
+            "copy - 1000×1000 f32 - 2.00 2.00 2.00 4.000 ceiling 20"
         );
         assert_eq!(
             line("forward").join(" "),
-            "forward dormant 1000×1000 f32 16 2.50 2.50 2.50 3.200 80.0 of device copy 20"
+            "forward dormant 1000×1000 f32 16 2.50 2.50 2.50 3.200 80.0 of copy 20"
         );
         assert!(text.contains("FAILED forward, dormant, 1000×1000 f32, chunk 64: no memory"));
         assert!(text.ends_with("1 measured, 1 failed\n") && !text.contains("peer"));
-        let ceiling = text.find("device copy").expect("the ceiling");
+        let ceiling = text.find("copy ").expect("the ceiling");
         assert!(ceiling < text.find("forward   ").expect("the case"), "{text}");
     }
 
@@ -355,6 +355,6 @@ mod tests {
         assert_eq!(measured["bytes"], 8_000_000);
         assert_eq!(json["rows"][1]["outcome"]["Err"], "no memory");
         assert_eq!(json["ceilings"][0]["kind"], "copy");
-        assert_eq!(json["header"]["multiprocessors"], 132);
+        assert_eq!(json["header"]["machine"]["multiprocessors"], 132);
     }
 }

@@ -14,7 +14,7 @@ pub struct Timing {
 }
 
 /// What is shown of a [`Timing`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Milliseconds.
     pub median: f64,

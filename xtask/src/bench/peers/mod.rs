@@ -11,9 +11,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use kasmina_core::DType;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::case::{Case, Seeds, Work};
+use super::case::{Case, On, Seeds, Work};
 use super::report::Row;
 use crate::make_cases::DrawError;
 
@@ -24,7 +24,7 @@ pub mod scripts;
 pub mod table;
 
 use child::{End, Ended};
-use protocol::{Conversation, PeerRow, Software};
+use protocol::{Conversation, Peer, PeerRow, Software};
 
 /// Names the Python, where no option does.
 const VARIABLE: &str = "KASMINA_PYTHON";
@@ -37,8 +37,10 @@ const SHOWN: usize = 120;
 pub struct Options {
     /// The Python that runs them.
     pub python: OsString,
-    /// The number of the GPU.
-    pub device: u32,
+    /// The number of the GPU; `None` for the processor.
+    pub gpu: Option<u32>,
+    /// Bytes of a processor's cache, if that is known.
+    pub cache: Option<u64>,
     /// Times of each.
     pub repetitions: usize,
     /// For all of them together.
@@ -46,7 +48,7 @@ pub struct Options {
 }
 
 /// What the peers were and took.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Peers {
     /// What they ran on.
     pub software: Software,
@@ -60,7 +62,7 @@ pub struct Peers {
 pub enum PeersError {
     /// None of the lines that were chosen has any.
     #[error(
-        "none of these lines has peers; forward + telemetry and forward + backward of 8192×8192 f32 have"
+        "none of these lines has peers; forward + telemetry and forward + backward of the largest f32 matrices have"
     )]
     NoCase,
     /// Python is not there.
@@ -130,7 +132,7 @@ pub fn python(option: Option<&Path>) -> OsString {
 
 /// Whether the peers do a case: few, because compiling one takes its time, and of those of a quick run one shape and type.
 #[must_use]
-pub fn has_peers(case: &Case, quick: bool) -> bool {
+pub fn has_peers(case: &Case, on: On, quick: bool) -> bool {
     let pass = matches!(
         (case.work, case.seeds),
         (Work::ForwardTelemetry, Seeds::Dormant | Seeds::Residual)
@@ -142,10 +144,10 @@ pub fn has_peers(case: &Case, quick: bool) -> bool {
         DType::Bf16 => case.chunk == 64 && !quick,
         DType::F16 => false,
     };
-    pass && dtype && (matrices.rows, matrices.hidden) == (8192, 8192)
+    pass && dtype && (matrices.rows, matrices.hidden) == on.peers_shape()
 }
 
-/// Runs the peers of `cases` on the GPU that is called `device`, and compares them with `ours`.
+/// Runs the peers of `cases` on the GPU that is called `device`, or on the processor, and compares them with `ours`.
 ///
 /// # Errors
 /// Why none was run. One that fails is in its row.
@@ -160,7 +162,10 @@ pub fn run(
     }
     let folder = tempfile::tempdir()?;
     let mut command = command(options, folder.path(), cases)?;
-    let mut said = Conversation::new(device, cases);
+    // A processor has a name of its own in each language, and there is but one.
+    let device = options.gpu.map(|_| device);
+    let on = if device.is_some() { On::Gpu } else { On::Cpu };
+    let mut said = Conversation::new(device, cases, Peer::all(on));
     let ended = child::listen(&mut command, options.limit, |line| {
         said.hear(line)?;
         Ok::<bool, Heard>(!said.is_done())
@@ -207,8 +212,12 @@ fn command(options: &Options, folder: &Path, cases: &[Case]) -> Result<Command, 
     let mut command = Command::new(&options.python);
     command
         .arg(scripts::write(folder)?)
-        .args(["--device", &format!("cuda:{}", options.device)])
+        .args([
+            "--device",
+            &options.gpu.map_or("cpu".to_owned(), |number| format!("cuda:{number}")),
+        ])
         .args(["--repetitions", &options.repetitions.to_string()])
+        .args(options.cache.map(|bytes| format!("--cache={bytes}")))
         // What compilers leave behind goes with the folder, and nothing of an earlier run is used.
         .env("TORCHINDUCTOR_CACHE_DIR", folder.join("inductor"))
         .env("TRITON_CACHE_DIR", folder.join("triton"))
@@ -252,7 +261,7 @@ mod tests {
 
     fn options(python: &str) -> Options {
         let limit = Duration::from_secs(20);
-        Options { python: python.into(), device: 0, repetitions: 31, limit }
+        Options { python: python.into(), gpu: Some(0), cache: None, repetitions: 31, limit }
     }
 
     /// A Python that is a shell script.
@@ -266,14 +275,17 @@ mod tests {
 
     /// Those of a quick run.
     fn some() -> Vec<Case> {
-        cases(true, None).into_iter().filter(|case| has_peers(case, true)).collect()
+        cases(On::Gpu, true, None)
+            .into_iter()
+            .filter(|case| has_peers(case, On::Gpu, true))
+            .collect()
     }
 
     #[test]
     fn few_lines_have_peers() {
-        let all = cases(false, None);
+        let all = cases(On::Gpu, false, None);
         // Three passes: f32 in three chunks and bf16 in one, or f32 in one.
-        assert_eq!(all.iter().filter(|case| has_peers(case, false)).count(), 12);
+        assert_eq!(all.iter().filter(|case| has_peers(case, On::Gpu, false)).count(), 12);
         assert_eq!(some().len(), 3);
     }
 
@@ -311,9 +323,9 @@ kill -SEGV $$"#,
         );
         let some = some();
         let peers = run(&options(&python), "GPU", &some, &[]).expect("it said something");
-        assert_eq!(peers.rows.len(), 3 * protocol::Peer::ALL.len());
+        assert_eq!(peers.rows.len(), 3 * Peer::all(On::Gpu).len());
         let first = &peers.rows[0];
-        assert_eq!((first.case, first.peer), (some[0], protocol::Peer::Eager));
+        assert_eq!((first.case, first.peer), (some[0], Peer::Eager));
         assert!(first.outcome.as_ref().is_ok_and(|numbers| numbers.ratio.is_none()));
         let lost = peers.rows[1].outcome.as_ref().expect_err("it was lost");
         assert!(lost.contains("signal"), "{lost}");

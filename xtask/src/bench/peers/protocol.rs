@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::case::Case;
+use super::super::case::{Case, On};
 use super::super::summary::{Summary, Timing};
 use super::PeersError;
 
@@ -23,9 +23,21 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Eager, Self::Compiled, Self::CompiledColumns, Self::CompiledGraphs, Self::Triton];
+    /// All that there are on a GPU, or on a processor, where there are neither graphs nor Triton.
+    #[must_use]
+    pub fn all(on: On) -> &'static [Self] {
+        let all = &[
+            Self::Eager,
+            Self::Compiled,
+            Self::CompiledColumns,
+            Self::CompiledGraphs,
+            Self::Triton,
+        ];
+        match on {
+            On::Gpu => all,
+            On::Cpu => &all[..3],
+        }
+    }
 }
 
 impl std::fmt::Display for Peer {
@@ -41,7 +53,7 @@ impl std::fmt::Display for Peer {
 }
 
 /// What the peers ran on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Software {
     /// Python's version.
     pub python: String,
@@ -52,7 +64,7 @@ pub struct Software {
 }
 
 /// A peer at a case.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerRow {
     /// The case.
     #[serde(flatten)]
@@ -64,7 +76,7 @@ pub struct PeerRow {
 }
 
 /// The numbers of a peer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerNumbers {
     /// The times.
     pub timing: Timing,
@@ -106,18 +118,19 @@ struct Told {
 /// All that the scripts said so far.
 #[derive(Debug)]
 pub struct Conversation<'a> {
-    device: &'a str,
+    device: Option<&'a str>,
     cases: &'a [Case],
+    peers: &'a [Peer],
     software: Option<Software>,
     rows: Vec<PeerRow>,
     done: bool,
 }
 
 impl<'a> Conversation<'a> {
-    /// Before the first line; `cases` are those that were asked for, on `device`.
+    /// Before the first line; `cases` are those that were asked for of `peers`, on `device` if it matters which.
     #[must_use]
-    pub fn new(device: &'a str, cases: &'a [Case]) -> Self {
-        Self { device, cases, software: None, rows: Vec::new(), done: false }
+    pub fn new(device: Option<&'a str>, cases: &'a [Case], peers: &'a [Peer]) -> Self {
+        Self { device, cases, peers, software: None, rows: Vec::new(), done: false }
     }
 
     /// Whether they have said that nothing more comes.
@@ -136,8 +149,8 @@ impl<'a> Conversation<'a> {
         match line {
             Line::Unavailable { why } => Err(PeersError::Unavailable(why)),
             Line::Found { device, python, torch, triton } => {
-                if device != self.device {
-                    let ours = self.device.to_owned();
+                if let Some(ours) = self.device.filter(|ours| *ours != device) {
+                    let ours = ours.to_owned();
                     return Err(PeersError::OtherDevice { found: device, ours });
                 }
                 self.software = Some(Software { python, torch, triton });
@@ -152,7 +165,7 @@ impl<'a> Conversation<'a> {
                 self.row(case, peer, outcome).map_err(wrong)
             }
             Line::CaseFailed { case, why } => {
-                for peer in Peer::ALL {
+                for &peer in self.peers {
                     // Those that were measured before it failed stay.
                     if self.find(case, peer).map_err(&wrong)?.is_none() {
                         self.row(case, peer, Err(why.clone())).map_err(&wrong)?;
@@ -182,7 +195,7 @@ impl<'a> Conversation<'a> {
         let why = ended.unwrap_or(PeersError::LeftOut).to_string();
         let mut rows = Vec::new();
         for case in self.cases {
-            for peer in Peer::ALL {
+            for &peer in self.peers {
                 let told = self.rows.iter().position(|row| row.case == *case && row.peer == peer);
                 rows.push(told.map_or_else(
                     || PeerRow { case: *case, peer, outcome: Err(why.clone()) },
@@ -263,7 +276,7 @@ mod tests {
     #[test]
     fn rows_are_taken_and_what_is_missing_failed() {
         let cases = cases();
-        let mut said = Conversation::new("GPU", &cases);
+        let mut said = Conversation::new(Some("GPU"), &cases, Peer::all(On::Gpu));
         let failed =
             r#"{"kind":"row","case":0,"peer":"compiled-graphs","outcome":{"Err":"no capture"}}"#;
         let lines = [
@@ -279,7 +292,7 @@ mod tests {
         assert!(said.is_done());
         let (software, rows) = said.finish(None).expect("there are rows");
         assert_eq!((software.torch.as_str(), software.triton), ("2.11.0", None));
-        assert_eq!(rows.len(), 2 * Peer::ALL.len());
+        assert_eq!(rows.len(), 2 * Peer::all(On::Gpu).len());
         let of = |case: usize, peer| {
             let row = rows.iter().find(|row| row.case == cases[case] && row.peer == peer);
             row.expect("one of every").outcome.clone()
@@ -289,9 +302,7 @@ mod tests {
         assert_eq!((triton.ratio, triton.note.as_deref()), (None, Some("2 warps")));
         assert_eq!(of(0, Peer::CompiledGraphs), Err("no capture".to_owned()));
         assert_eq!(of(0, Peer::Eager), Err(PeersError::LeftOut.to_string()));
-        assert!(
-            Peer::ALL.map(|peer| of(1, peer)).iter().all(|o| *o == Err("no memory".to_owned()))
-        );
+        assert!(Peer::all(On::Gpu).iter().all(|&peer| of(1, peer) == Err("no memory".to_owned())));
     }
 
     #[test]
@@ -311,23 +322,31 @@ mod tests {
             (row(0, "triton", "[1.0]"), "told before"),
         ];
         for (line, why) in bad {
-            let mut said = Conversation::new("GPU", &cases);
+            let mut said = Conversation::new(Some("GPU"), &cases, Peer::all(On::Gpu));
             said.hear(FOUND).expect("it is found");
             said.hear(&row(0, "triton", "[1.0]")).expect("a row");
             let error = said.hear(&line).expect_err(&line).to_string();
             assert!(error.contains(why) && error.contains("the scripts said"), "{error}");
         }
-        let error = Conversation::new("GPU", &cases).hear(&row(0, "eager", "[1.0]"));
+        let error = Conversation::new(Some("GPU"), &cases, Peer::all(On::Gpu))
+            .hear(&row(0, "eager", "[1.0]"));
         assert!(error.is_err_and(|e| e.to_string().contains("before `found`")));
     }
 
     #[test]
     fn another_device_and_no_device_are_told_apart() {
         let cases = cases();
-        let error = Conversation::new("GPU 2", &cases).hear(FOUND).expect_err("it is another");
+        let error = Conversation::new(Some("GPU 2"), &cases, Peer::all(On::Gpu))
+            .hear(FOUND)
+            .expect_err("it is another");
         assert!(matches!(error, PeersError::OtherDevice { .. }), "{error}");
+        let mut said = Conversation::new(None, &cases, Peer::all(On::Cpu));
+        said.hear(FOUND).expect("any processor");
+        assert_eq!(said.finish(None).expect("it is found").1.len(), 2 * 3, "no graphs, no Triton");
         let line = r#"{"kind":"unavailable","why":"python3 has no PyTorch"}"#;
-        let error = Conversation::new("GPU", &cases).hear(line).expect_err("nothing there");
+        let error = Conversation::new(Some("GPU"), &cases, Peer::all(On::Gpu))
+            .hear(line)
+            .expect_err("nothing there");
         assert_eq!(error.to_string(), "python3 has no PyTorch");
     }
 }
