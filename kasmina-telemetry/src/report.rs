@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::{ChunkStats, GradientStats, Histogram, TelemetryError, TelemetryMode};
+use crate::{
+    ChunkStats, GradientStats, Histogram, TelemetryError, TelemetryMode, TelemetryOverhead,
+};
 
 /// Telemetry of one layer over one reporting window, in columns: entry `i` of each belongs to seed `i`.
 ///
@@ -64,8 +66,8 @@ pub struct TelemetryReport {
     pub hardware: String,
     /// The kernel or backend that was chosen.
     pub kernel: String,
-    /// Measured cost of telemetry in percent of the pass without it; `None` if it was not measured.
-    pub overhead_percent: Option<f32>,
+    /// Measured cost of telemetry; `None` if it was not measured.
+    pub overhead: Option<TelemetryOverhead>,
 }
 
 impl Default for TelemetryReport {
@@ -88,7 +90,7 @@ impl Default for TelemetryReport {
             saturated: 0,
             hardware: String::new(),
             kernel: String::new(),
-            overhead_percent: None,
+            overhead: None,
         }
     }
 }
@@ -135,6 +137,11 @@ pub struct SeedReport<'a> {
 impl TelemetryReport {
     /// The blueprint code of a seed without a blueprint.
     pub const NO_BLUEPRINT: u16 = u16::MAX;
+
+    /// Measured cost of telemetry in percent of the pass without it; `None` if it was not measured.
+    pub fn overhead_percent(&self) -> Option<f64> {
+        self.overhead.map(|overhead| overhead.percent)
+    }
 
     /// Number of seeds.
     pub fn len(&self) -> usize {
