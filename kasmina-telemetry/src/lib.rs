@@ -6,6 +6,8 @@ pub mod cuda;
 mod element;
 mod error;
 mod histogram;
+#[cfg(feature = "http")]
+pub mod http;
 mod json_lines;
 mod lanes;
 mod matrix;
