@@ -181,13 +181,15 @@ impl TelemetryReport {
                 Err(TelemetryError::OutOfRange { what, value, limit: "a code that has a name" })
             }
         };
-        let state = self.state.iter().find(|&&code| self.state_name(code).is_none());
-        unnamed("state", state.map(|&code| f64::from(code)))?;
-        let blueprint = self
-            .blueprint
-            .iter()
-            .find(|&&code| code != Self::NO_BLUEPRINT && self.blueprint_name(code).is_none());
-        unnamed("blueprint", blueprint.map(|&code| f64::from(code)))
+        // Names are numbered without gaps, so the greatest code speaks for all.
+        let state =
+            self.state.iter().copied().max().filter(|&code| self.state_name(code).is_none());
+        unnamed("state", state.map(f64::from))?;
+        // The code of none, u16::MAX, becomes 0, the others one more than they are.
+        let blueprint = self.blueprint.iter().map(|code| code.wrapping_add(1)).max().unwrap_or(0);
+        let blueprint =
+            blueprint.checked_sub(1).filter(|&code| self.blueprint_name(code).is_none());
+        unnamed("blueprint", blueprint.map(f64::from))
     }
 
     /// One seed's row, or `None` past the last.

@@ -67,7 +67,8 @@ fn a_scrape_has_the_latest_report_of_every_layer() {
     let publisher = server.publisher();
     publisher.publish(report("encoder \"0\"", 1, 3)).expect("it fits together");
     server.publish(Arc::new(report("decoder", 5, 1))).expect("it fits together");
-    publisher.publish(report("encoder \"0\"", 2, 2)).expect("it fits together");
+    let old = publisher.publish(report("encoder \"0\"", 2, 2)).expect("it fits together");
+    assert_eq!(old.map(|report| report.epoch), Some(1));
 
     let answer = get(server.address(), "/metrics");
     assert_eq!(answer.status, 200);

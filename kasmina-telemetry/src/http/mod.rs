@@ -139,7 +139,10 @@ impl MetricsServer {
     ///
     /// # Errors
     /// As there.
-    pub fn publish(&self, report: impl Into<Arc<TelemetryReport>>) -> Result<(), TelemetryError> {
+    pub fn publish(
+        &self,
+        report: impl Into<Arc<TelemetryReport>>,
+    ) -> Result<Option<Arc<TelemetryReport>>, TelemetryError> {
         self.publisher.publish(report)
     }
 
