@@ -12,6 +12,7 @@
 //!
 //! Each connection serves one request (`Connection: close`) on a thread of its own and holds at most the
 //! head, two buffers of 64 KiB and a stack of 512 KiB: pages are written as they are made, never held whole.
+//! The reports that it writes are shared, and live on until it is done when newer ones are published.
 //! A connection lives no longer than its three deadlines: for the whole head, for the whole answer, and a
 //! second for the other side to close.
 //!
