@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use criterion::{BatchSize, Criterion};
 use kasmina_core::{
     Activation, AdamW, Blueprint, Command, ForwardOptions, Germination, InitialSeed, Layer, MatMut,
-    MatRef, Objective, SeedLayout, Stability, StabilityMode, State,
+    MatRef, Objective, OverheadOptions, SeedLayout, Stability, StabilityMode, State,
 };
 use kasmina_telemetry::TelemetryScope;
 use kasmina_telemetry::transport::{Published, Transport};
@@ -314,6 +314,33 @@ fn ratios(rows: usize, columns: usize) {
     }
 }
 
+/// What telemetry costs, as a layer measures it itself for its reports.
+fn overheads(rows: usize, columns: usize) {
+    let m = Matrices::new(rows, columns);
+    let view = |data| MatRef::contiguous(data, columns).expect("whole rows");
+    println!("\ncost of telemetry in percent of the pass without it [95 % interval], noise");
+    for (state, chunk) in [
+        (State::Dormant, 1),
+        (State::Dormant, 16),
+        (State::Dormant, 64),
+        (State::Dormant, 256),
+        (State::FineTuning, 64),
+    ] {
+        let layout = SeedLayout::new(columns, chunk).expect("a legal layout");
+        let mut layer = layer(layout, state, Blueprint::Residual, StabilityMode::Adaptive);
+        for grad_y in [None, Some(view(&m.g))] {
+            let cost = layer
+                .measure_telemetry_overhead(view(&m.x), grad_y, &OverheadOptions::default())
+                .expect("a pass that takes time");
+            let name = format!("{:?}, {state}, chunk {chunk}", cost.of.pass);
+            println!(
+                "{name:<50} {:>8.1} [{:.1}, {:.1}], {:.1}",
+                cost.percent, cost.low_percent, cost.high_percent, cost.noise_percent
+            );
+        }
+    }
+}
+
 fn main() {
     let (rows, columns) =
         (setting("KASMINA_BENCH_ROWS", 4096), setting("KASMINA_BENCH_COLUMNS", 4096));
@@ -323,4 +350,5 @@ fn main() {
     transport(&mut criterion);
     criterion.final_summary();
     ratios(rows, columns);
+    overheads(rows, columns);
 }

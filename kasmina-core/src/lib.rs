@@ -44,7 +44,8 @@ pub use error::{Error, Result};
 pub use graft::Strategy;
 pub use kasmina_sys::{DeviceRequest, Unavailable};
 pub use layer::{
-    EpochReport, ForwardOptions, Layer, LayerBuilder, LayerState, Probe, TelemetryState,
+    EpochReport, ForwardOptions, Layer, LayerBuilder, LayerState, OverheadOptions, Probe,
+    TelemetryState,
 };
 pub use layout::SeedLayout;
 pub use lifecycle::{InitialSeed, Lifecycle, LifecycleConfig, Readiness, SeedSignals};

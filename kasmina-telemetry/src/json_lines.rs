@@ -4,12 +4,13 @@ use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 
-use crate::{Bin, SeedReport, TelemetryMode, TelemetryReport};
+use crate::{Bin, SeedReport, TelemetryMode, TelemetryOverhead, TelemetryReport};
 
 /// Writes one JSON object and a newline for each seed.
 ///
 /// What was not measured is `null`, and so is a number that is not finite, since JSON has none such. In
 /// debug mode `histogram` lists the non-empty bins; an outermost edge is `null`.
+/// `telemetry_overhead_percent` is the measured cost, `telemetry_overhead` the whole [`TelemetryOverhead`].
 ///
 /// # Errors
 /// The writer's, and [`io::ErrorKind::InvalidInput`] for a report that fails [`TelemetryReport::check`];
@@ -32,7 +33,8 @@ pub fn write_json_lines(report: &TelemetryReport, writer: impl Write) -> io::Res
             histogram: bins,
             hardware: &report.hardware,
             kernel: &report.kernel,
-            overhead_percent: report.overhead_percent,
+            telemetry_overhead_percent: report.overhead_percent(),
+            telemetry_overhead: report.overhead.as_ref(),
         };
         serde_json::to_writer(&mut out, &line)?;
         out.write_all(b"\n")?;
@@ -53,7 +55,8 @@ struct Line<'a> {
     histogram: Option<Vec<JsonBin>>,
     hardware: &'a str,
     kernel: &'a str,
-    overhead_percent: Option<f32>,
+    telemetry_overhead_percent: Option<f64>,
+    telemetry_overhead: Option<&'a TelemetryOverhead>,
 }
 
 #[derive(Serialize)]

@@ -1,4 +1,5 @@
-//! Reports as OpenMetrics text, version 1.0.0, which Prometheus and its kin scrape.
+//! Reports as OpenMetrics text, version 1.0.0, which Prometheus and its kin scrape, and as the older text
+//! format 0.0.4 for what reads no other.
 //!
 //! A report describes a window, so its statistics are gauges; only what never falls is a counter. Samples
 //! of one family stand together whatever the number of layers, as the format demands, and a statistic that
@@ -7,11 +8,14 @@
 use std::fmt::{self, Display};
 use std::io::{self, BufWriter, Write};
 
-use crate::{SeedReport, TelemetryReport};
+use crate::{SeedReport, TelemetryOverhead, TelemetryReport};
 
 /// Content type of what the writers give, for an HTTP answer.
 pub const OPEN_METRICS_CONTENT_TYPE: &str =
     "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Content type of what [`write_prometheus_text_of`] gives.
+pub const PROMETHEUS_TEXT_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Quantiles that debug mode's histograms are exported at.
 const QUANTILES: [f64; 5] = [0.01, 0.25, 0.5, 0.75, 0.99];
@@ -31,6 +35,29 @@ pub fn write_open_metrics(report: &TelemetryReport, writer: impl Write) -> io::R
 /// As [`write_open_metrics`], and [`io::ErrorKind::InvalidInput`] where two reports name the same layer,
 /// which would give two samples one identity.
 pub fn write_open_metrics_of(reports: &[&TelemetryReport], writer: impl Write) -> io::Result<()> {
+    write_page(Format::OpenMetrics, reports, writer)
+}
+
+/// Writes the same samples in Prometheus' text format 0.0.4, which has no units, no info type and no end
+/// mark.
+///
+/// # Errors
+/// As [`write_open_metrics_of`].
+pub fn write_prometheus_text_of(
+    reports: &[&TelemetryReport],
+    writer: impl Write,
+) -> io::Result<()> {
+    write_page(Format::Text, reports, writer)
+}
+
+/// What the two formats differ in: metadata and the end mark.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    OpenMetrics,
+    Text,
+}
+
+fn write_page(format: Format, reports: &[&TelemetryReport], writer: impl Write) -> io::Result<()> {
     for (i, report) in reports.iter().enumerate() {
         report.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         if reports[..i].iter().any(|other| other.layer == report.layer) {
@@ -43,19 +70,36 @@ pub fn write_open_metrics_of(reports: &[&TelemetryReport], writer: impl Write) -
     let mut out = BufWriter::with_capacity(1 << 16, writer);
     let layers: Vec<String> =
         reports.iter().map(|report| format!("layer=\"{}\"", Escaped(&report.layer))).collect();
-    write_layers(reports, &layers, &mut out)?;
-    write_seeds(reports, &layers, &mut out)?;
-    out.write_all(b"# EOF\n")?;
+    write_layers(format, reports, &layers, &mut out)?;
+    write_seeds(format, reports, &layers, &mut out)?;
+    if format == Format::OpenMetrics {
+        out.write_all(b"# EOF\n")?;
+    }
     out.flush()
 }
 
-/// The head of a metric family.
-fn head(out: &mut impl Write, name: &str, kind: &str, unit: &str, help: &str) -> io::Result<()> {
-    writeln!(out, "# TYPE {name} {kind}")?;
-    if !unit.is_empty() {
-        writeln!(out, "# UNIT {name} {unit}")?;
+impl Format {
+    /// The head of a metric family.
+    fn head(
+        self,
+        out: &mut impl Write,
+        name: &str,
+        kind: &str,
+        unit: &str,
+        help: &str,
+    ) -> io::Result<()> {
+        // Format 0.0.4 knows a family by its samples' name, and an info as a gauge that is 1.
+        let (suffix, kind) = match (self, kind) {
+            (Self::Text, "counter") => ("_total", "counter"),
+            (Self::Text, "info") => ("_info", "gauge"),
+            _ => ("", kind),
+        };
+        writeln!(out, "# TYPE {name}{suffix} {kind}")?;
+        if self == Self::OpenMetrics && !unit.is_empty() {
+            writeln!(out, "# UNIT {name} {unit}")?;
+        }
+        writeln!(out, "# HELP {name}{suffix} {help}")
     }
-    writeln!(out, "# HELP {name} {help}")
 }
 
 /// A family with one sample a layer.
@@ -69,7 +113,7 @@ struct LayerFamily {
     value: fn(&TelemetryReport) -> Option<Number>,
 }
 
-const LAYER_FAMILIES: [LayerFamily; 5] = [
+const LAYER_FAMILIES: [LayerFamily; 9] = [
     LayerFamily {
         name: "kasmina_layer_epochs",
         kind: "counter",
@@ -108,19 +152,55 @@ const LAYER_FAMILIES: [LayerFamily; 5] = [
         unit: "ratio",
         suffix: "",
         help: "Measured cost of telemetry, as a share of the pass without it.",
-        value: |report| {
-            report.overhead_percent.map(|percent| Number::Double(f64::from(percent) / 100.0))
-        },
+        value: |report| share(report, |overhead| overhead.percent),
+    },
+    LayerFamily {
+        name: "kasmina_layer_telemetry_overhead_low_ratio",
+        kind: "gauge",
+        unit: "ratio",
+        suffix: "",
+        help: "Lower end of the 95 % interval of that cost.",
+        value: |report| share(report, |overhead| overhead.low_percent),
+    },
+    LayerFamily {
+        name: "kasmina_layer_telemetry_overhead_high_ratio",
+        kind: "gauge",
+        unit: "ratio",
+        suffix: "",
+        help: "Upper end of the 95 % interval of that cost.",
+        value: |report| share(report, |overhead| overhead.high_percent),
+    },
+    LayerFamily {
+        name: "kasmina_layer_telemetry_overhead_noise_ratio",
+        kind: "gauge",
+        unit: "ratio",
+        suffix: "",
+        help: "What the pass without telemetry, timed twice, differed by.",
+        value: |report| share(report, |overhead| overhead.noise_percent),
+    },
+    LayerFamily {
+        name: "kasmina_layer_telemetry_overhead_epoch",
+        kind: "gauge",
+        unit: "",
+        suffix: "",
+        help: "Epochs completed when the cost of telemetry was measured.",
+        value: |report| report.overhead.map(|overhead| Number::Count(overhead.of.epoch)),
     },
 ];
 
+/// Percent of the measured cost of telemetry as a share.
+fn share(report: &TelemetryReport, percent: fn(&TelemetryOverhead) -> f64) -> Option<Number> {
+    report.overhead.as_ref().map(|overhead| Number::Double(percent(overhead) / 100.0))
+}
+
 fn write_layers(
+    format: Format,
     reports: &[&TelemetryReport],
     layers: &[String],
     out: &mut impl Write,
 ) -> io::Result<()> {
     let help = "How and where the layer runs and is measured.";
-    head(out, "kasmina_layer", "info", "", help)?;
+    format.head(out, "kasmina_layer", "info", "", help)?;
     for (report, layer) in reports.iter().zip(layers) {
         writeln!(
             out,
@@ -131,7 +211,7 @@ fn write_layers(
         )?;
     }
     for family in &LAYER_FAMILIES {
-        head(out, family.name, family.kind, family.unit, family.help)?;
+        format.head(out, family.name, family.kind, family.unit, family.help)?;
         for (report, layer) in reports.iter().zip(layers) {
             if let Some(value) = (family.value)(report) {
                 writeln!(out, "{}{}{{{layer}}} {value}", family.name, family.suffix)?;
@@ -208,11 +288,12 @@ const SEED_FAMILIES: [SeedFamily; 14] = [
 ];
 
 fn write_seeds(
+    format: Format,
     reports: &[&TelemetryReport],
     layers: &[String],
     out: &mut impl Write,
 ) -> io::Result<()> {
-    head(out, "kasmina_seed", "info", "", "Lifecycle state and blueprint of a seed.")?;
+    format.head(out, "kasmina_seed", "info", "", "Lifecycle state and blueprint of a seed.")?;
     for (report, layer) in reports.iter().zip(layers) {
         for seed in report.iter() {
             write!(out, "kasmina_seed_info{{{layer},seed=\"{}\"", seed.seed)?;
@@ -226,7 +307,7 @@ fn write_seeds(
         }
     }
     for family in &SEED_FAMILIES {
-        head(out, family.name, "gauge", family.unit, family.help)?;
+        format.head(out, family.name, "gauge", family.unit, family.help)?;
         for (report, layer) in reports.iter().zip(layers) {
             for seed in report.iter() {
                 if let Some(value) = (family.value)(&seed) {
@@ -239,7 +320,7 @@ fn write_seeds(
         return Ok(());
     }
     let name = "kasmina_seed_activation";
-    head(out, name, "summary", "", "Estimated quantiles of the activations.")?;
+    format.head(out, name, "summary", "", "Estimated quantiles of the activations.")?;
     for (report, layer) in reports.iter().zip(layers) {
         for (seed, histogram) in report.histograms.iter().flatten().enumerate() {
             for q in QUANTILES {

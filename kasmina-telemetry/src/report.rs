@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::{ChunkStats, GradientStats, Histogram, TelemetryError, TelemetryMode};
+use crate::{
+    ChunkStats, GradientStats, Histogram, TelemetryError, TelemetryMode, TelemetryOverhead,
+};
 
 /// Telemetry of one layer over one reporting window, in columns: entry `i` of each belongs to seed `i`.
 ///
@@ -66,8 +68,8 @@ pub struct TelemetryReport {
     pub hardware: String,
     /// The kernel or backend that was chosen.
     pub kernel: String,
-    /// Measured cost of telemetry in percent of the pass without it; `None` if it was not measured.
-    pub overhead_percent: Option<f32>,
+    /// Measured cost of telemetry; `None` if it was not measured.
+    pub overhead: Option<TelemetryOverhead>,
 }
 
 impl Default for TelemetryReport {
@@ -91,7 +93,7 @@ impl Default for TelemetryReport {
             saturated: 0,
             hardware: String::new(),
             kernel: String::new(),
-            overhead_percent: None,
+            overhead: None,
         }
     }
 }
@@ -139,6 +141,11 @@ impl TelemetryReport {
     /// The blueprint code of a seed without a blueprint.
     pub const NO_BLUEPRINT: u16 = u16::MAX;
 
+    /// Measured cost of telemetry in percent of the pass without it; `None` if it was not measured.
+    pub fn overhead_percent(&self) -> Option<f64> {
+        self.overhead.map(|overhead| overhead.percent)
+    }
+
     /// Number of seeds.
     pub fn len(&self) -> usize {
         self.chunk.len()
@@ -177,13 +184,15 @@ impl TelemetryReport {
                 Err(TelemetryError::OutOfRange { what, value, limit: "a code that has a name" })
             }
         };
-        let state = self.state.iter().find(|&&code| self.state_name(code).is_none());
-        unnamed("state", state.map(|&code| f64::from(code)))?;
-        let blueprint = self
-            .blueprint
-            .iter()
-            .find(|&&code| code != Self::NO_BLUEPRINT && self.blueprint_name(code).is_none());
-        unnamed("blueprint", blueprint.map(|&code| f64::from(code)))
+        // Names are numbered without gaps, so the greatest code speaks for all.
+        let state =
+            self.state.iter().copied().max().filter(|&code| self.state_name(code).is_none());
+        unnamed("state", state.map(f64::from))?;
+        // The code of none, u16::MAX, becomes 0, the others one more than they are.
+        let blueprint = self.blueprint.iter().map(|code| code.wrapping_add(1)).max().unwrap_or(0);
+        let blueprint =
+            blueprint.checked_sub(1).filter(|&code| self.blueprint_name(code).is_none());
+        unnamed("blueprint", blueprint.map(f64::from))
     }
 
     /// Takes in the report of a later window of the same layer: counts add, moments and histograms merge, and everything that
@@ -226,7 +235,7 @@ impl TelemetryReport {
         self.steps += earlier.steps;
         self.windows += earlier.windows;
         self.saturated += earlier.saturated;
-        self.overhead_percent = self.overhead_percent.or(earlier.overhead_percent);
+        self.overhead = self.overhead.or(earlier.overhead);
         // Earlier before later, as a pass merges them: the same bits as if both windows had been one.
         merge_columns(&mut self.chunk, earlier.chunk, ChunkStats::merge);
         merge_columns(&mut self.gradient, earlier.gradient, GradientStats::merge);

@@ -1,14 +1,19 @@
-//! JSON lines read back with serde, and OpenMetrics text with a small parser of its own.
+//! JSON lines read back with serde, and OpenMetrics text with a parser of the tests' own.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod support {
+    pub(crate) mod exposition;
+}
+
 use std::io;
 use std::sync::Arc;
 
 use kasmina_telemetry::{
-    ChunkStats, GradientStats, Histogram, TelemetryMode, TelemetryReport, write_json_lines,
-    write_open_metrics, write_open_metrics_of,
+    ChunkStats, GradientStats, Histogram, OverheadPass, OverheadSubject, TelemetryMode,
+    TelemetryOverhead, TelemetryReport, write_json_lines, write_open_metrics,
+    write_open_metrics_of, write_prometheus_text_of,
 };
 use serde_json::Value;
+use support::exposition::{of_seed, parse, parse_text};
 
 /// Three seeds: measured, nothing but NaN, never measured.
 fn report() -> TelemetryReport {
@@ -38,7 +43,20 @@ fn report() -> TelemetryReport {
         saturated: 5,
         hardware: "cpu, 2 cores".into(),
         kernel: "rayon".into(),
-        overhead_percent: Some(2.0),
+        overhead: Some(TelemetryOverhead {
+            percent: 2.0,
+            low_percent: 1.5,
+            high_percent: 2.5,
+            noise_percent: 0.25,
+            rounds: 31,
+            of: OverheadSubject {
+                pass: OverheadPass::ForwardBackward,
+                rows: 64,
+                columns: 6,
+                epoch: 5,
+                period: 1,
+            },
+        }),
         ..TelemetryReport::default()
     }
 }
@@ -70,6 +88,13 @@ fn json_lines_read_back() {
     assert_eq!((&first["gradient_norm"], &first["gradient_max_abs"]), (&5.0.into(), &4.0.into()));
     assert_eq!(first["histogram"].as_array().unwrap().len(), 3);
     assert_eq!((&first["mode"], &first["kernel"]), (&"debug".into(), &"rayon".into()));
+    assert_eq!(first["telemetry_overhead_percent"], 2.0);
+    let overhead = &first["telemetry_overhead"];
+    assert_eq!((&overhead["low_percent"], &overhead["high_percent"]), (&1.5.into(), &2.5.into()));
+    assert_eq!(
+        (&overhead["pass"], &overhead["rows"], &overhead["epoch"]),
+        (&"forward_backward".into(), &64.into(), &5.into())
+    );
     for empty in &lines[1..] {
         for key in
             ["variance", "mean", "min", "max", "dead_ratio", "snr", "gradient_norm", "blueprint"]
@@ -79,114 +104,6 @@ fn json_lines_read_back() {
     }
     assert_eq!((&lines[1]["nonfinite"], &lines[2]["nonfinite"]), (&1.into(), &Value::Null));
     assert_eq!(lines[1]["alpha"], Value::Null, "JSON has no NaN");
-}
-
-/// One sample: its labels and its value.
-type Sample = (BTreeMap<String, String>, f64);
-
-/// A metric family as the parser found it.
-#[derive(Default)]
-struct Family {
-    kind: String,
-    unit: Option<String>,
-    help: bool,
-    samples: Vec<(String, Sample)>,
-}
-
-/// Reads an exposition by the letter: metadata first, families in one run, suffixes by type, escapes,
-/// no sample twice, `# EOF` last.
-fn parse(text: &str) -> BTreeMap<String, Family> {
-    let body = text.strip_suffix("# EOF\n").expect("ends with EOF");
-    assert!(!body.contains("# EOF") && !body.contains("\n\n"));
-    let mut families: BTreeMap<String, Family> = BTreeMap::new();
-    let mut current = String::new();
-    let mut seen = BTreeSet::new();
-    for line in body.lines() {
-        if let Some(metadata) = line.strip_prefix("# ") {
-            let mut words = metadata.splitn(3, ' ');
-            let (what, name) = (words.next().unwrap(), words.next().unwrap());
-            let rest = words.next().expect("metadata has a value");
-            if name != current {
-                assert!(!families.contains_key(name), "{name} comes in two runs");
-                current = name.to_owned();
-            }
-            let family = families.entry(name.to_owned()).or_default();
-            assert!(family.samples.is_empty(), "metadata of {name} behind its samples");
-            match what {
-                "TYPE" => family.kind = rest.to_owned(),
-                "UNIT" => {
-                    assert!(name.ends_with(&format!("_{rest}")), "{name} does not end in {rest}");
-                    family.unit = Some(rest.to_owned());
-                }
-                "HELP" => family.help = true,
-                other => panic!("metadata {other}"),
-            }
-            continue;
-        }
-        let (name, rest) = line.split_once('{').expect("every sample has labels");
-        let family = families.get_mut(&current).expect("metadata come first");
-        let suffix = name.strip_prefix(&current).expect("a sample of the current family");
-        let fits = match family.kind.as_str() {
-            "gauge" => suffix.is_empty(),
-            "counter" => suffix == "_total",
-            "info" => suffix == "_info",
-            "summary" => suffix.is_empty() || suffix == "_count",
-            other => panic!("type {other}"),
-        };
-        assert!(fits, "{name} in a {}", family.kind);
-        let (labels, value) = labels(rest);
-        assert!(seen.insert((name.to_owned(), labels.clone())), "{line} comes twice");
-        let value = match value.strip_prefix(' ').expect("a space before the value") {
-            "+Inf" => f64::INFINITY,
-            "-Inf" => f64::NEG_INFINITY,
-            "NaN" => f64::NAN,
-            number => {
-                assert!(number.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b)));
-                number.parse().unwrap()
-            }
-        };
-        if family.kind == "counter" {
-            assert!(value >= 0.0);
-        }
-        family.samples.push((name.to_owned(), (labels, value)));
-    }
-    assert!(families.values().all(|family| family.help && !family.kind.is_empty()));
-    families
-}
-
-/// Labels up to the closing brace, and what follows it.
-fn labels(text: &str) -> (BTreeMap<String, String>, &str) {
-    let mut labels = BTreeMap::new();
-    let mut rest = text;
-    loop {
-        let (name, after) = rest.split_once("=\"").expect("a label");
-        let mut value = String::new();
-        let mut chars = after.char_indices();
-        let end = loop {
-            match chars.next().expect("a closing quote") {
-                (i, '"') => break i,
-                (_, '\\') => value.push(match chars.next().expect("an escaped character").1 {
-                    'n' => '\n',
-                    c @ ('\\' | '"') => c,
-                    other => panic!("escape {other}"),
-                }),
-                (_, c) => value.push(c),
-            }
-        };
-        assert!(labels.insert(name.to_owned(), value).is_none(), "{name} comes twice");
-        rest = &after[end + 1..];
-        match rest.split_at(1) {
-            (",", more) => rest = more,
-            ("}", value) => return (labels, value),
-            (other, _) => panic!("{other} behind a label"),
-        }
-    }
-}
-
-fn of_seed(family: &Family, seed: &str) -> Option<f64> {
-    let mut samples = family.samples.iter();
-    let found = samples.find(|(_, (labels, _))| labels.get("seed").is_some_and(|s| s == seed));
-    found.map(|(_, (_, value))| *value)
 }
 
 #[test]
@@ -216,6 +133,8 @@ fn open_metrics_reads_back() {
     assert_eq!(families["kasmina_layer_epochs"].kind, "counter");
     let overhead = families["kasmina_layer_telemetry_overhead_ratio"].samples[0].1.1;
     assert!((overhead - 0.02).abs() < 1e-9);
+    assert_eq!(families["kasmina_layer_telemetry_overhead_low_ratio"].samples[0].1.1, 0.015);
+    assert_eq!(families["kasmina_layer_telemetry_overhead_epoch"].samples[0].1.1, 5.0);
     let info = &families["kasmina_seed"].samples[0].1.0;
     assert_eq!((info["state"].as_str(), info["blueprint"].as_str()), ("GRAFTING", "bottleneck"));
     let quantiles = &families["kasmina_seed_activation"].samples;
@@ -223,11 +142,29 @@ fn open_metrics_reads_back() {
 }
 
 #[test]
+fn the_text_format_has_the_same_samples() {
+    let (mut metrics, mut text) = (Vec::new(), Vec::new());
+    write_open_metrics(&report(), &mut metrics).unwrap();
+    write_prometheus_text_of(&[&report()], &mut text).unwrap();
+    let metrics = parse(std::str::from_utf8(&metrics).unwrap());
+    let text = parse_text(std::str::from_utf8(&text).unwrap());
+    let samples = |families: Vec<support::exposition::Family>| {
+        let samples = families.into_iter().flat_map(|family| family.samples);
+        samples.map(|sample| format!("{sample:?}")).collect::<Vec<_>>()
+    };
+    let mut expected = samples(metrics.into_values().collect());
+    let mut found = samples(text.into_values().collect());
+    expected.sort();
+    found.sort();
+    assert_eq!(expected, found);
+}
+
+#[test]
 fn several_layers_share_families_and_must_differ_in_name() {
     let first = report();
     let mut second = report();
     second.layer = "decoder".into();
-    second.overhead_percent = None;
+    second.overhead = None;
     second.histograms = None;
     let mut text = Vec::new();
     write_open_metrics_of(&[&first, &second], &mut text).unwrap();

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use kasmina_telemetry::transport::{
     BoxError, ConsumerState, Landing, Published, Transport, TransportError,
 };
-use kasmina_telemetry::{ChunkStats, GradientStats, Histogram, TelemetryReport};
+use kasmina_telemetry::{
+    ChunkStats, GradientStats, Histogram, OverheadPass, OverheadSubject, TelemetryOverhead,
+    TelemetryReport,
+};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
@@ -366,7 +369,17 @@ fn merging_reports() {
         stats
     };
     let mut first = window("a", 1, 1, 2.0);
-    first.overhead_percent = Some(1.5);
+    let subject =
+        OverheadSubject { pass: OverheadPass::Forward, rows: 8, columns: 64, epoch: 1, period: 1 };
+    let cost = TelemetryOverhead {
+        percent: 1.5,
+        low_percent: 1.0,
+        high_percent: 2.0,
+        noise_percent: 0.5,
+        rounds: 31,
+        of: subject,
+    };
+    first.overhead = Some(cost);
     let mut second = window("a", 2, 1, 4.0);
     second.gradient = vec![gradient(3.0)];
     second.histograms = Some(vec![histogram(4.0)]);
@@ -380,7 +393,7 @@ fn merging_reports() {
     assert_eq!((first.chunk[0].mean(), first.chunk[0].max()), (Some(5.0), Some(9.0)));
     assert_eq!(first.gradient[0].norm(), Some(5.0));
     assert_eq!(first.histogram(0).map(|h| h.bins().map(|bin| bin.count).sum::<u64>()), Some(2));
-    assert_eq!(first.overhead_percent, Some(1.5), "the latest that was measured");
+    assert_eq!(first.overhead, Some(cost), "the latest that was measured");
 
     let before = format!("{first:?}");
     let refused = first.merge(window("b", 4, 1, 0.0)).expect_err("another layer");

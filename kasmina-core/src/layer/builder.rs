@@ -177,6 +177,6 @@ impl Layer {
         let plan = Plan::new(state.lifecycle.layout());
         let seeds: Vec<usize> = state.lifecycle.grown_seeds().map(|(seed, _)| seed).collect();
         seeds.into_iter().for_each(|seed| state.lifecycle.mark_dirty(seed));
-        Self { state, plan, scratch: crate::cpu::Scratch::default() }
+        Self { state, plan, scratch: crate::cpu::Scratch::default(), overhead: None }
     }
 }

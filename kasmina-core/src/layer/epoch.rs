@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kasmina_telemetry::TelemetryReport;
+use kasmina_telemetry::{TelemetryOverhead, TelemetryReport};
 
 use super::{Layer, LayerState};
 use crate::controller::Controller;
@@ -68,13 +68,22 @@ impl Layer {
 
     /// Ends the epoch: takes the telemetry and applies the waiting commands.
     pub fn end_epoch(&mut self) -> EpochReport {
-        self.state.end_epoch(RunBy::cpu(), None)
+        self.close_epoch(None)
     }
 
     /// Ends the epoch with a controller, whose decisions are given as commands and applied at once.
     /// Decisions that the lifecycle refuses are among the outcome's refused commands.
     pub fn end_epoch_with(&mut self, controller: &mut dyn Controller) -> EpochReport {
-        self.state.end_epoch(RunBy::cpu(), Some(controller))
+        self.close_epoch(Some(controller))
+    }
+
+    fn close_epoch(&mut self, controller: Option<&mut dyn Controller>) -> EpochReport {
+        let report = self.state.end_epoch(RunBy::cpu(self.overhead), controller);
+        if !report.outcome.transitions.is_empty() {
+            // It was the cost beside other programs.
+            self.overhead = None;
+        }
+        report
     }
 }
 
@@ -83,11 +92,13 @@ impl Layer {
 pub(crate) struct RunBy {
     pub(crate) hardware: String,
     pub(crate) kernel: String,
+    /// What telemetry was measured to cost there.
+    pub(crate) overhead: Option<TelemetryOverhead>,
 }
 
 impl RunBy {
-    fn cpu() -> Self {
-        Self { hardware: crate::hardware().into(), kernel: "cpu-column-program".into() }
+    fn cpu(overhead: Option<TelemetryOverhead>) -> Self {
+        Self { hardware: crate::hardware().into(), kernel: "cpu-column-program".into(), overhead }
     }
 }
 
@@ -140,7 +151,7 @@ impl LayerState {
             saturated,
             hardware: run_by.hardware,
             kernel: run_by.kernel,
-            overhead_percent: None,
+            overhead: run_by.overhead,
         }
     }
 }

@@ -4,6 +4,7 @@ mod builder;
 mod epoch;
 mod jobs;
 mod options;
+mod overhead;
 mod pass;
 mod state;
 
@@ -12,12 +13,15 @@ pub use epoch::EpochReport;
 pub(crate) use epoch::RunBy;
 pub(crate) use jobs::probed_seed;
 pub use options::{ForwardOptions, Probe};
+pub use overhead::OverheadOptions;
 pub(crate) use pass::watched_seeds;
 pub use state::{LayerState, TelemetryState};
 
 use std::path::Path;
 
-use kasmina_telemetry::{ChunkStats, GradientStats, TelemetryMode, TelemetryScope};
+use kasmina_telemetry::{
+    ChunkStats, GradientStats, TelemetryMode, TelemetryOverhead, TelemetryScope,
+};
 
 use crate::checkpoint::{self, CheckpointError, Extensions};
 use crate::cpu::Scratch;
@@ -51,6 +55,8 @@ pub struct Layer {
     plan: Plan,
     /// Buffers of the backend; nothing in them outlives a call.
     scratch: Scratch,
+    /// What telemetry was measured to cost, as long as that holds.
+    overhead: Option<TelemetryOverhead>,
 }
 
 impl Layer {
@@ -100,6 +106,9 @@ impl Layer {
     /// [`Error::Value`](crate::Error::Value), the layer unchanged.
     pub fn set_stability(&mut self, stability: Stability) -> Result<()> {
         stability.validate()?;
+        if stability != self.state.stability {
+            self.overhead = None;
+        }
         self.state.stability = stability;
         Ok(())
     }
@@ -109,11 +118,19 @@ impl Layer {
     /// # Errors
     /// [`Error::Telemetry`](crate::Error::Telemetry) for a sampling fraction outside (0, 1].
     pub fn set_telemetry_mode(&mut self, mode: TelemetryMode) -> Result<()> {
-        self.state.telemetry.set_mode(mode)
+        let before = self.state.telemetry.mode;
+        self.state.telemetry.set_mode(mode)?;
+        if mode != before {
+            self.overhead = None;
+        }
+        Ok(())
     }
 
     /// Changes which seeds are measured, from the next call on.
     pub fn set_telemetry_scope(&mut self, scope: TelemetryScope) {
+        if scope != self.state.telemetry.scope {
+            self.overhead = None;
+        }
         self.state.telemetry.scope = scope;
     }
 
@@ -220,6 +237,8 @@ impl Layer {
         why: impl Into<String>,
     ) -> Result<RestoreOutcome, CheckpointError> {
         let saved = checkpoint::load_with(path.as_ref(), extensions.into())?;
-        Ok(self.state.restore(saved, why)?)
+        let outcome = self.state.restore(saved, why)?;
+        self.overhead = None;
+        Ok(outcome)
     }
 }

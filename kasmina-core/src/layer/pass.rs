@@ -5,12 +5,14 @@ use std::ops::Range;
 use kasmina_telemetry::{Histogram, TelemetryMode};
 use rayon::prelude::*;
 
-use super::jobs::{Jobs, lower_probes};
+use super::jobs::{Jobs, Probed, lower_probes};
 use super::{Layer, LayerState, TelemetryState};
 use crate::cpu::{
-    BackwardCall, ForwardCall, Gradients, Job, RawMat, RawMatMut, SeedGradient, Watch, input_bounds,
+    BackwardCall, ForwardCall, Gradients, Job, RawMat, RawMatMut, Scratch, SeedGradient, Watch,
+    input_bounds,
 };
 use crate::lifecycle::Lifecycle;
+use crate::lower::Plan;
 use crate::{
     Bounds, Element, Error, ForwardOptions, MatMut, MatRef, Result, SeedLayout, Stability,
     StabilityMode, State,
@@ -63,25 +65,8 @@ impl Layer {
         let probed = lower_probes(&self.state.lifecycle, options)?;
         self.refresh_plan()?;
         let LayerState { lifecycle, stability, telemetry, .. } = &mut self.state;
-        let jobs = Jobs::new(&self.plan, lifecycle, &probed)?;
-        if in_place && !options.is_inference() {
-            check_in_place(&jobs.path, stability, lifecycle)?;
-        }
-        let layout = lifecycle.layout();
-        let pass = telemetry.passes;
-        telemetry.passes += 1;
-        let watched = watched_seeds(telemetry, lifecycle, options, pass);
-        let watch =
-            watched.as_deref().map(|seeds| Watch { seeds, dead_epsilon: telemetry.dead_epsilon });
-        // Histograms first: in place, the pass overwrites what they count.
-        if let (Some(histograms), Some(watch)) = (&mut telemetry.histograms, watch) {
-            count(histograms, layout, x, watch.seeds);
-        }
-        let bounds = call_bounds(layout, stability, x, jobs.computes());
-        let call = ForwardCall { layout, x, y, in_place, bounds, jobs: &jobs.path, watch };
-        telemetry.measured += u64::from(watch.is_some());
-        telemetry.saturated += call.run(&mut telemetry.chunk);
-        Ok(())
+        let lowered = LoweredLayer { plan: &self.plan, lifecycle, stability, probed: &probed };
+        lowered.forward(telemetry, x, y, in_place, options)
     }
 
     /// Given the x of a forward pass and dL/dy, writes dL/dx and adds parameter gradients to every
@@ -126,16 +111,8 @@ impl Layer {
         let probed = lower_probes(&self.state.lifecycle, options)?;
         self.refresh_plan()?;
         let LayerState { lifecycle, stability, telemetry, .. } = &mut self.state;
-        let jobs = Jobs::new(&self.plan, lifecycle, &probed)?;
-        let layout = lifecycle.layout();
-        let pass = telemetry.passes.saturating_sub(1);
-        let watched = watched_seeds(telemetry, lifecycle, options, pass);
-        let watch = watched.as_deref().map(|seeds| Watch { seeds, dead_epsilon: 0.0 });
-        let bounds = call_bounds(layout, stability, x, jobs.computes() || !jobs.shadow.is_empty());
-        let (path, shadow) = (jobs.path.as_slice(), jobs.shadow.as_slice());
-        let call = BackwardCall { layout, x, gradients, bounds, path, shadow, watch };
-        let (found, saturated) = call.run(&mut telemetry.gradient, &mut self.scratch);
-        telemetry.saturated += saturated;
+        let lowered = LoweredLayer { plan: &self.plan, lifecycle, stability, probed: &probed };
+        let found = lowered.backward(telemetry, &mut self.scratch, x, gradients, options)?;
         for gradient in found {
             add_gradient(lifecycle, gradient);
         }
@@ -150,9 +127,79 @@ impl Layer {
         self.plan.refresh(&mut self.state.lifecycle)
     }
 
-    fn check_shape(&self, what: &'static str, found: (usize, usize), rows: usize) -> Result<()> {
+    pub(super) fn check_shape(
+        &self,
+        what: &'static str,
+        found: (usize, usize),
+        rows: usize,
+    ) -> Result<()> {
         let needed = (rows, self.layout().hidden());
         if found == needed { Ok(()) } else { Err(Error::Shape { what, found, needed }) }
+    }
+}
+
+/// A layer with everything lowered for a call. A pass over it changes nothing but the telemetry and the
+/// buffers that it is given, so that its cost can be measured beside the layer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LoweredLayer<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) lifecycle: &'a Lifecycle,
+    pub(super) stability: &'a Stability,
+    pub(super) probed: &'a [Probed],
+}
+
+impl LoweredLayer<'_> {
+    pub(super) fn forward<T: Element>(
+        &self,
+        telemetry: &mut TelemetryState,
+        x: RawMat<T>,
+        y: RawMatMut<T>,
+        in_place: bool,
+        options: &ForwardOptions,
+    ) -> Result<()> {
+        let Self { plan, lifecycle, stability, probed } = *self;
+        let jobs = Jobs::new(plan, lifecycle, probed)?;
+        if in_place && !options.is_inference() {
+            check_in_place(&jobs.path, stability, lifecycle)?;
+        }
+        let layout = lifecycle.layout();
+        let pass = telemetry.passes;
+        telemetry.passes += 1;
+        let watched = watched_seeds(telemetry, lifecycle, options, pass);
+        let watch =
+            watched.as_deref().map(|seeds| Watch { seeds, dead_epsilon: telemetry.dead_epsilon });
+        // Histograms first: in place, the pass overwrites what they count.
+        if let (Some(histograms), Some(watch)) = (&mut telemetry.histograms, watch) {
+            count(histograms, layout, x, watch.seeds);
+        }
+        let bounds = call_bounds(layout, stability, x, jobs.computes());
+        let call = ForwardCall { layout, x, y, in_place, bounds, jobs: &jobs.path, watch };
+        telemetry.measured += u64::from(watch.is_some());
+        telemetry.saturated += call.run(&mut telemetry.chunk);
+        Ok(())
+    }
+
+    /// The parameter gradients found, for the caller to hand to the seeds.
+    pub(super) fn backward<T: Element>(
+        &self,
+        telemetry: &mut TelemetryState,
+        scratch: &mut Scratch,
+        x: RawMat<T>,
+        gradients: Option<Gradients<T>>,
+        options: &ForwardOptions,
+    ) -> Result<Vec<SeedGradient>> {
+        let Self { plan, lifecycle, stability, probed } = *self;
+        let jobs = Jobs::new(plan, lifecycle, probed)?;
+        let layout = lifecycle.layout();
+        let pass = telemetry.passes.saturating_sub(1);
+        let watched = watched_seeds(telemetry, lifecycle, options, pass);
+        let watch = watched.as_deref().map(|seeds| Watch { seeds, dead_epsilon: 0.0 });
+        let bounds = call_bounds(layout, stability, x, jobs.computes() || !jobs.shadow.is_empty());
+        let (path, shadow) = (jobs.path.as_slice(), jobs.shadow.as_slice());
+        let call = BackwardCall { layout, x, gradients, bounds, path, shadow, watch };
+        let (found, saturated) = call.run(&mut telemetry.gradient, scratch);
+        telemetry.saturated += saturated;
+        Ok(found)
     }
 }
 

@@ -90,7 +90,11 @@ impl CudaLayer {
         if !self.telemetry_unsent {
             self.telemetry.empty(&mut self.streams)?;
         }
-        let run_by = RunBy { hardware: self.report.device.clone(), kernel: self.report.kernels() };
+        let run_by = RunBy {
+            hardware: self.report.device.clone(),
+            kernel: self.report.kernels(),
+            overhead: None,
+        };
         let report = self.state.end_epoch(run_by, controller);
         if !report.outcome.transitions.is_empty() {
             self.remake();
