@@ -31,6 +31,40 @@ fn a_run_prints_a_table_and_writes_what_it_measured() {
 }
 
 #[test]
+fn a_run_is_held_against_an_earlier_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let only = ["--only", "32x768 f32 backward"];
+    let run = |more: &[&str]| bench(&[&only, more].concat(), folder.path());
+    assert!(run(&["--json", "old.json"]).status.success());
+    // Against itself, with a band that no machine's mood reaches.
+    let same = run(&["--compare", "old.json", "--noise", "1000"]);
+    let text = String::from_utf8_lossy(&same.stdout);
+    assert!(same.status.success() && text.contains("compared: 0 slower, "), "{text}");
+
+    // Of what was a thousand times as fast, everything is slower.
+    let path = folder.path().join("old.json");
+    let mut old: Report =
+        serde_json::from_slice(&std::fs::read(&path).expect("written")).expect("a report");
+    for row in &mut old.rows {
+        let summary = row.outcome.as_mut().expect("measured").summary.as_mut().expect("timed");
+        summary.median /= 1e3;
+        summary.p10 /= 1e3;
+        summary.p90 /= 1e3;
+    }
+    std::fs::write(&path, serde_json::to_string(&old).expect("JSON")).expect("it can be written");
+    let slower = run(&["--compare", "old.json"]);
+    let text = String::from_utf8_lossy(&slower.stdout);
+    assert!(!slower.status.success() && text.contains("compared: 4 slower, 0 faster"), "{text}");
+
+    let missing = run(&["--compare", "none.json"]);
+    let said = String::from_utf8_lossy(&missing.stderr);
+    assert!(
+        !missing.status.success() && said.contains("none.json cannot be compared with"),
+        "{said}"
+    );
+}
+
+#[test]
 fn what_cannot_be_measured_is_said() {
     let folder = tempfile::tempdir().expect("a folder");
     let none = bench(&["--only", "sideways"], folder.path());

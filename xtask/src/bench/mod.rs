@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: how fast the layer's passes are, each beside what the same device can do at best in the same run.
 //!
 //! [`case`] says what is measured, [`buffers`] keep the cache cold, [`clock`] times, [`measure`](mod@measure) runs it on a GPU
-//! and [`cpu`] on the processor, [`peers`] are what others take for the same, and [`report`] shows it.
+//! and [`cpu`] on the processor, [`peers`] are what others take for the same, [`report`] shows it, and [`compare`] holds it against an earlier run.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -18,6 +18,7 @@ use kasmina_sys::Stream;
 pub mod buffers;
 pub mod case;
 pub mod clock;
+pub mod compare;
 pub mod cpu;
 pub mod header;
 pub mod measure;
@@ -27,6 +28,7 @@ pub mod summary;
 
 use case::{Case, Matrices, On};
 use clock::Clock;
+use compare::Comparison;
 use header::{Cpu, Gpu, Header, Machine};
 use measure::{Bench, Group};
 use peers::{Peers, PeersError};
@@ -48,6 +50,12 @@ pub struct Args {
     /// Write all numbers to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Fail if a line is slower than in this file, which --json wrote on the same machine
+    #[arg(long, value_name = "OLD.json")]
+    compare: Option<PathBuf>,
+    /// How much slower counts; besides, nine tenths of the times must be longer than nine tenths of the old ones
+    #[arg(long, value_name = "PERCENT", requires = "compare", default_value_t = 5.0, value_parser = percent)]
+    noise: f64,
     /// The GPU's number, or cpu
     #[arg(long, value_name = "N|cpu", default_value = "0")]
     device: Wanted,
@@ -60,6 +68,11 @@ pub struct Args {
     /// For all peers together
     #[arg(long, value_name = "SECONDS", requires = "peers", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     peers_timeout: u64,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=1000.0).contains(number));
+    number.ok_or_else(|| "give percent from 0 to 1000".to_owned())
 }
 
 /// What the passes are to run on.
@@ -104,6 +117,14 @@ pub enum BenchError {
     /// The device failed.
     #[error(transparent)]
     Cuda(#[from] CudaError),
+    /// The run to compare with cannot be read.
+    #[error("{path} cannot be compared with: {why}")]
+    Compare {
+        /// Which.
+        path: String,
+        /// Why.
+        why: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A file or the output cannot be written.
     #[error("{path} cannot be written: {source}")]
     Output {
@@ -114,11 +135,11 @@ pub enum BenchError {
     },
 }
 
-/// Runs the command: 0 where everything was measured, 2 where there is no GPU, 1 otherwise.
+/// Runs the command: 0 where everything was measured and nothing is slower than it was, 2 where there is no GPU, 1 otherwise.
 #[must_use]
 pub fn main(args: &Args) -> ExitCode {
     match run(args, &mut io::stdout().lock()) {
-        Ok(report) if report.is_whole() => ExitCode::SUCCESS,
+        Ok((report, regressions)) if report.is_whole() && regressions == 0 => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error}");
@@ -127,12 +148,15 @@ pub fn main(args: &Args) -> ExitCode {
     }
 }
 
-/// Measures, writes the table to `out`, and the numbers to the file that was asked for. Lines that fail are part of the report.
+/// Measures, writes the table to `out`, and the numbers to the file that was asked for. Lines that fail are part of the report;
+/// beside it is how many have become slower, or have failed only now.
 ///
 /// # Errors
 /// See [`BenchError`].
-pub fn run(args: &Args, out: &mut dyn Write) -> Result<Report, BenchError> {
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<(Report, usize), BenchError> {
     let cases = choose(args)?;
+    // Before --json may write to the same file.
+    let old = args.compare.as_deref().map(earlier).transpose()?;
     let mut report = measure(args, &cases)?;
     // Before the peers, which take minutes, and the table: neither a stopped run nor a closed pipe must cost the numbers.
     save(args, &report)?;
@@ -140,8 +164,24 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Report, BenchError> {
         report.peers = Some(run_peers(args, &cases, &report).map_err(|e| e.to_string()));
         save(args, &report)?;
     }
-    report.write(out).map_err(output_error("the table".as_ref()))?;
-    Ok(report)
+    let shown = output_error("the table".as_ref());
+    report.write(out).map_err(&shown)?;
+    let Some((path, old)) = old else { return Ok((report, 0)) };
+    let comparison = Comparison::new(&old, &report, args.noise)
+        .map_err(|error| BenchError::Compare { path, why: error.into() })?;
+    comparison.write(out).map_err(&shown)?;
+    Ok((report, comparison.regressions()))
+}
+
+/// The run to compare with, and its name.
+fn earlier(path: &Path) -> Result<(String, Report), BenchError> {
+    let name = path.display().to_string();
+    let read =
+        fs::read_to_string(path).map_err(Into::into).and_then(|json| Comparison::read(&json));
+    match read {
+        Ok(report) => Ok((name, report)),
+        Err(why) => Err(BenchError::Compare { path: name, why }),
+    }
 }
 
 fn save(args: &Args, report: &Report) -> Result<(), BenchError> {
@@ -255,6 +295,8 @@ mod tests {
             quick: true,
             only: only.map(str::to_owned),
             json: None,
+            compare: None,
+            noise: 5.0,
             device: Wanted::Gpu(0),
             peers: false,
             python: None,

@@ -276,40 +276,37 @@ pub(super) fn times(summary: Option<Summary>) -> [String; 3] {
     [text(|s| s.median), text(|s| s.p10), text(|s| s.p90)]
 }
 
+/// One line that was measured, and one that failed.
 #[cfg(test)]
-mod tests {
+pub(super) fn example() -> Report {
     use kasmina_core::DType;
 
-    use super::super::case::{Seeds, Work};
-    use super::*;
+    use super::case::{Seeds, Work};
 
-    fn report() -> Report {
-        let matrices = Matrices { rows: 1000, hidden: 1000, dtype: DType::F32 };
-        let timing = |ms: f64, launches| Timing { milliseconds: vec![ms; 31], launches };
-        let ceiling = CeilingRow::new(Ceiling::Copy, matrices, timing(0.002, 20), None);
-        let case = Case { work: Work::Forward, seeds: Seeds::Dormant, chunk: 16, matrices };
-        let bytes = case.bytes().expect("it fits");
-        let rate = ceiling.bytes_per_millisecond();
-        let sets = Count { sets: 9, cold: true };
-        let kernels = vec!["copy".to_owned()];
-        let measured = Measured::new(bytes, timing(0.0025, 20), rate, sets, kernels);
-        let rows = vec![
-            Row { case, outcome: Ok(measured) },
-            Row::failed(Case { chunk: 64, ..case }, "no memory"),
-        ];
-        Report {
-            schema: SCHEMA,
-            header: Header::example(),
-            ceilings: vec![ceiling],
-            rows,
-            peers: None,
-        }
-    }
+    let matrices = Matrices { rows: 1000, hidden: 1000, dtype: DType::F32 };
+    let timing = |ms: f64, launches| Timing { milliseconds: vec![ms; 31], launches };
+    let ceiling = CeilingRow::new(Ceiling::Copy, matrices, timing(0.002, 20), None);
+    let case = Case { work: Work::Forward, seeds: Seeds::Dormant, chunk: 16, matrices };
+    let bytes = case.bytes().expect("it fits");
+    let rate = ceiling.bytes_per_millisecond();
+    let sets = Count { sets: 9, cold: true };
+    let kernels = vec!["copy".to_owned()];
+    let measured = Measured::new(bytes, timing(0.0025, 20), rate, sets, kernels);
+    let rows = vec![
+        Row { case, outcome: Ok(measured) },
+        Row::failed(Case { chunk: 64, ..case }, "no memory"),
+    ];
+    Report { schema: SCHEMA, header: Header::example(), ceilings: vec![ceiling], rows, peers: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn the_table_has_the_ceiling_first_and_percent_of_it() {
         let mut out = Vec::new();
-        report().write(&mut out).expect("it can be written");
+        example().write(&mut out).expect("it can be written");
         let text = String::from_utf8(out).expect("it is text");
         let line = |start: &str| -> Vec<String> {
             let line = text.lines().find(|line| line.trim_start().starts_with(start));
@@ -331,7 +328,7 @@ mod tests {
 
     #[test]
     fn peers_that_are_not_there_are_told_of_and_no_failure() {
-        let mut report = report();
+        let mut report = example();
         report.rows.truncate(1);
         report.peers = Some(Err("python3 has no PyTorch".to_owned()));
         let mut out = Vec::new();
@@ -345,7 +342,7 @@ mod tests {
 
     #[test]
     fn the_json_has_every_number() {
-        let json = serde_json::to_value(report()).expect("it is JSON");
+        let json = serde_json::to_value(example()).expect("it is JSON");
         let row = &json["rows"][0];
         assert_eq!(row["work"], "forward");
         assert_eq!(row["seeds"], "dormant");

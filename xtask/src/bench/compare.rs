@@ -1,0 +1,302 @@
+//! `--compare OLD.json`: has anything become slower than it was, beyond what times scatter by?
+
+use std::io::{self, Write};
+
+use super::case::Case;
+use super::report::{CeilingRow, Report, Row, case_cells, table};
+use super::summary::Summary;
+
+/// What an earlier run and this one say of each other.
+#[derive(Debug)]
+pub struct Comparison {
+    changes: Vec<Change>,
+    /// How much slower counts, in percent.
+    band: f64,
+    /// Lines that the earlier run measured and this one failed at, with the reason.
+    lost: Vec<(Case, String)>,
+    /// Lines that only this run has.
+    new: usize,
+    /// Lines that only the earlier run has, as a selection leaves them out.
+    left_out: usize,
+    /// Ceilings that moved by more than the band: the machine was in another state.
+    ceilings: Vec<String>,
+    /// What else differs between the two.
+    notes: Vec<String>,
+}
+
+/// A line in both runs.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    case: Case,
+    old: Summary,
+    new: Summary,
+    verdict: Verdict,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Slower,
+    Faster,
+    /// Within the band, or times that scatter so much that they overlap.
+    Same,
+}
+
+/// Why two runs cannot be compared.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompareError {
+    /// Another form of the file.
+    #[error(
+        "it has schema {found}, and this command reads {expected}; measure again with the older commit and this command"
+    )]
+    Schema {
+        /// The file's.
+        found: u32,
+        /// Ours.
+        expected: u32,
+    },
+    /// Times of two machines say nothing of the code.
+    #[error("it was measured on {old}, and this is {new}; compare runs of one machine")]
+    OtherMachine {
+        /// The file's.
+        old: String,
+        /// Ours.
+        new: String,
+    },
+    /// Not one line is in both.
+    #[error("no line that was measured here is in it")]
+    NothingInCommon,
+}
+
+impl Change {
+    fn new(case: Case, old: Summary, new: Summary, band: f64) -> Self {
+        let beyond = |slow: &Summary, fast: &Summary| {
+            slow.median > fast.median * (1.0 + band / 100.0) && slow.p10 > fast.p90
+        };
+        let verdict = match (beyond(&new, &old), beyond(&old, &new)) {
+            (true, _) => Verdict::Slower,
+            (_, true) => Verdict::Faster,
+            _ => Verdict::Same,
+        };
+        Self { case, old, new, verdict }
+    }
+
+    fn percent(&self) -> f64 {
+        100.0 * (self.new.median / self.old.median - 1.0)
+    }
+}
+
+impl Comparison {
+    /// Compares two runs. A line is slower if its median is by more than `band` percent, and nine tenths of its times are longer
+    /// than nine tenths of the old ones.
+    ///
+    /// # Errors
+    /// See [`CompareError`].
+    pub fn new(old: &Report, new: &Report, band: f64) -> Result<Self, CompareError> {
+        let machines = (&old.header.machine, &new.header.machine);
+        if machines.0.name() != machines.1.name() {
+            let (old, new) = (machines.0.name().to_owned(), machines.1.name().to_owned());
+            return Err(CompareError::OtherMachine { old, new });
+        }
+        let summary = |row: &Row| row.outcome.as_ref().ok().and_then(|measured| measured.summary);
+        let find = |report: &Report, case: &Case| {
+            report
+                .rows
+                .iter()
+                .find(|row| row.case == *case)
+                .map(|row| (summary(row), row.outcome.clone().err()))
+        };
+        let (mut changes, mut lost, mut added) = (Vec::new(), Vec::new(), 0);
+        for row in &new.rows {
+            match (find(old, &row.case), summary(row)) {
+                (Some((Some(old), _)), Some(new)) => {
+                    changes.push(Change::new(row.case, old, new, band));
+                }
+                (Some((Some(_), _)), None) => {
+                    let why = row.outcome.as_ref().err().cloned().unwrap_or_default();
+                    lost.push((row.case, why));
+                }
+                _ => added += 1,
+            }
+        }
+        if changes.is_empty() && lost.is_empty() {
+            return Err(CompareError::NothingInCommon);
+        }
+        let left_out = old.rows.iter().filter(|row| find(new, &row.case).is_none()).count();
+        let ceilings = new.ceilings.iter().filter_map(|row| {
+            let same =
+                |other: &&CeilingRow| other.kind == row.kind && other.matrices == row.matrices;
+            let old = old.ceilings.iter().find(same)?.summary?.median;
+            let percent = 100.0 * (row.summary?.median / old - 1.0);
+            (percent.abs() > band)
+                .then(|| format!("{} of {}: {percent:+.1} %", row.kind, row.matrices))
+        });
+        let mut notes = Vec::new();
+        if machines.0 != machines.1 {
+            notes.push(format!("then: {}", machines.0.to_string().trim().replace('\n', "; ")));
+            notes.push(format!("now:  {}", machines.1.to_string().trim().replace('\n', "; ")));
+        }
+        let ceilings = ceilings.collect();
+        Ok(Self { changes, band, lost, new: added, left_out, ceilings, notes })
+    }
+
+    /// Reads the earlier run.
+    ///
+    /// # Errors
+    /// It is not the JSON of a run, or one that this command does not read.
+    pub fn read(json: &str) -> Result<Report, Box<dyn std::error::Error + Send + Sync>> {
+        // First the number alone, as all the rest may look different.
+        #[derive(serde::Deserialize)]
+        struct Schema {
+            schema: u32,
+        }
+        let Schema { schema: found } = serde_json::from_str(json)?;
+        let expected = super::report::SCHEMA;
+        if found != expected {
+            return Err(CompareError::Schema { found, expected }.into());
+        }
+        Ok(serde_json::from_str(json)?)
+    }
+
+    /// Lines that are slower, or that cannot be measured any more.
+    #[must_use]
+    pub fn regressions(&self) -> usize {
+        self.count(Verdict::Slower) + self.lost.len()
+    }
+
+    fn count(&self, verdict: Verdict) -> usize {
+        self.changes.iter().filter(|change| change.verdict == verdict).count()
+    }
+
+    /// Writes what changed, and how much did not.
+    ///
+    /// # Errors
+    /// When `out` does.
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        for note in &self.notes {
+            writeln!(out, "{note}")?;
+        }
+        for ceiling in &self.ceilings {
+            writeln!(out, "the machine was in another state: {ceiling}")?;
+        }
+        let mut changed: Vec<&Change> =
+            self.changes.iter().filter(|change| change.verdict != Verdict::Same).collect();
+        changed.sort_by(|a, b| b.percent().total_cmp(&a.percent()));
+        if !changed.is_empty() {
+            let columns = [
+                "pass",
+                "seeds",
+                "rows×hidden",
+                "dtype",
+                "chunk",
+                "then µs",
+                "now µs",
+                "change",
+                "",
+            ];
+            let rows = changed.iter().map(|change| {
+                let mut cells = case_cells(&change.case);
+                cells.extend([change.old, change.new].map(|s| format!("{:.2}", 1e3 * s.median)));
+                cells.push(format!("{:+.1} %", change.percent()));
+                cells.push(format!("{:?}", change.verdict).to_lowercase());
+                cells
+            });
+            writeln!(out, "{}", table(&columns, 5, rows))?;
+        }
+        for (case, why) in &self.lost {
+            writeln!(out, "FAILED {case}: {why}")?;
+        }
+        writeln!(
+            out,
+            "compared: {} slower, {} faster, {} within {} % or their scatter, {} fail that did not; {} new, {} not measured now",
+            self.count(Verdict::Slower),
+            self.count(Verdict::Faster),
+            self.count(Verdict::Same),
+            self.band,
+            self.lost.len(),
+            self.new,
+            self.left_out,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::header::{Header, Machine};
+    use super::super::report::example;
+    use super::*;
+
+    fn text(comparison: &Comparison) -> String {
+        let mut out = Vec::new();
+        comparison.write(&mut out).expect("it can be written");
+        String::from_utf8(out).expect("it is text")
+    }
+
+    /// The example with its measured line `factor` times as slow, and times that scatter by `scatter` of that.
+    fn scaled(factor: f64, scatter: f64) -> Report {
+        let mut report = example();
+        let measured = report.rows[0].outcome.as_mut().expect("it is measured");
+        let summary = measured.summary.as_mut().expect("it is timed");
+        let median = factor * summary.median;
+        *summary = Summary { median, p10: median * (1.0 - scatter), p90: median * (1.0 + scatter) };
+        report
+    }
+
+    #[test]
+    fn slower_is_beyond_the_band_and_the_scatter() {
+        let verdict = |factor, scatter| {
+            let comparison = Comparison::new(&example(), &scaled(factor, scatter), 5.0);
+            comparison.expect("they can be compared").changes[0].verdict
+        };
+        assert_eq!(verdict(1.2, 0.01), Verdict::Slower);
+        assert_eq!(verdict(1.04, 0.0), Verdict::Same);
+        assert_eq!(verdict(1.2, 0.3), Verdict::Same);
+        assert_eq!(verdict(0.8, 0.01), Verdict::Faster);
+        assert_eq!(verdict(1.0, 0.0), Verdict::Same);
+    }
+
+    #[test]
+    fn the_text_names_the_lines() {
+        let slower = Comparison::new(&example(), &scaled(1.5, 0.0), 5.0).expect("one machine");
+        assert_eq!(slower.regressions(), 1);
+        let shown = text(&slower);
+        assert!(shown.contains("+50.0 %") && shown.contains("slower"), "{shown}");
+        let mut failing = example();
+        failing.rows[0].outcome = Err("no memory".to_owned());
+        let lost = Comparison::new(&example(), &failing, 5.0).expect("one machine");
+        assert_eq!(lost.regressions(), 1);
+        assert!(text(&lost).contains("chunk 16: no memory"), "{}", text(&lost));
+        let same = Comparison::new(&example(), &example(), 5.0).expect("one machine");
+        assert_eq!(same.regressions(), 0);
+        // The line that fails in both is as new as one that the old run did not have.
+        assert_eq!(
+            text(&same),
+            "compared: 0 slower, 0 faster, 1 within 5 % or their scatter, 0 fail that did not; 1 new, 0 not measured now\n"
+        );
+    }
+
+    #[test]
+    fn a_ceiling_that_moved_is_told_of() {
+        let mut other = example();
+        other.ceilings[0].summary = Some(Summary { median: 0.003, p10: 0.003, p90: 0.003 });
+        let text = text(&Comparison::new(&example(), &other, 5.0).expect("one machine"));
+        assert!(text.contains("another state: copy of 1000×1000 f32: +50.0 %"), "{text}");
+    }
+
+    #[test]
+    fn what_cannot_be_compared_is_an_error() {
+        let mut elsewhere = example();
+        let Machine::Gpu(gpu) = &mut elsewhere.header.machine else { panic!("it is a GPU") };
+        gpu.device = "another".to_owned();
+        let error = Comparison::new(&elsewhere, &example(), 5.0).expect_err("two machines");
+        assert!(matches!(error, CompareError::OtherMachine { .. }), "{error}");
+        let empty = Report { rows: Vec::new(), header: Header::example(), ..example() };
+        let error = Comparison::new(&empty, &example(), 5.0).expect_err("nothing in common");
+        assert_eq!(error, CompareError::NothingInCommon);
+        let read = |json: &str| Comparison::read(json).expect_err("not a run").to_string();
+        assert!(read(r#"{"schema":1,"header":{}}"#).contains("schema 1"));
+        assert!(read("7").contains("invalid type") && read("").contains("EOF"));
+        let json = serde_json::to_string(&example()).expect("it is JSON");
+        assert_eq!(Comparison::read(&json).expect("its own").rows.len(), 2);
+    }
+}
