@@ -14,11 +14,19 @@ fn bench(arguments: &[&str], folder: &Path) -> Output {
 #[test]
 fn a_run_prints_a_table_and_writes_what_it_measured() {
     let folder = tempfile::tempdir().expect("a folder");
-    let ran = bench(&["--only", "32x768 f32 backward", "--json", "found.json"], folder.path());
+    let files = ["--json", "found.json", "--html", "page"];
+    let ran = bench(&[&["--only", "32x768 f32 backward"], &files[..]].concat(), folder.path());
     let text = String::from_utf8_lossy(&ran.stdout);
     assert!(ran.status.success(), "{text}{}", String::from_utf8_lossy(&ran.stderr));
     assert!(text.contains("processor   ") && text.contains("2 reads 1 write"), "{text}");
     assert!(text.ends_with("4 measured, 0 failed\n"), "{text}");
+
+    let page = std::fs::read_to_string(folder.path().join("page/index.html")).expect("the page");
+    assert!(
+        page.contains("4 measured, 0 failed") && page.contains("% of 2 reads 1 write"),
+        "{page}"
+    );
+    assert!(folder.path().join("page/32x768-f32.svg").is_file());
 
     let json = std::fs::read(folder.path().join("found.json")).expect("it was written");
     let report: Report = serde_json::from_slice(&json).expect("it can be read back");

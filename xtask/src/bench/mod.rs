@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: how fast the layer's passes are, each beside what the same device can do at best in the same run.
 //!
 //! [`case`] says what is measured, [`buffers`] keep the cache cold, [`clock`] times, [`measure`](mod@measure) runs it on a GPU
-//! and [`cpu`] on the processor, [`peers`] are what others take for the same, [`report`] shows it, and [`compare`] holds it against an earlier run.
+//! and [`cpu`] on the processor, [`peers`] are what others take for the same, [`report`] and [`html`] show it, and [`compare`] holds it against an earlier run.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -21,6 +21,7 @@ pub mod clock;
 pub mod compare;
 pub mod cpu;
 pub mod header;
+pub mod html;
 pub mod measure;
 pub mod peers;
 pub mod report;
@@ -50,6 +51,9 @@ pub struct Args {
     /// Write all numbers to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write a page with charts into this folder
+    #[arg(long, value_name = "DIR")]
+    html: Option<PathBuf>,
     /// Fail if a line is slower than in this file, which --json wrote on the same machine
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
@@ -166,6 +170,9 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(Report, usize), BenchErr
     }
     let shown = output_error("the table".as_ref());
     report.write(out).map_err(&shown)?;
+    if let Some(folder) = &args.html {
+        html::write(&report, folder).map_err(output_error(folder))?;
+    }
     let Some((path, old)) = old else { return Ok((report, 0)) };
     let comparison = Comparison::new(&old, &report, args.noise)
         .map_err(|error| BenchError::Compare { path, why: error.into() })?;
@@ -295,6 +302,7 @@ mod tests {
             quick: true,
             only: only.map(str::to_owned),
             json: None,
+            html: None,
             compare: None,
             noise: 5.0,
             device: Wanted::Gpu(0),
