@@ -29,9 +29,10 @@ pub(super) struct Chart {
 }
 
 /// Pixels.
-const WIDTH: i32 = 940;
-const LABELS: i32 = 430;
+const SCALE: i32 = 400;
 const RIGHT: i32 = 130;
+/// A letter of a label.
+const LETTER: f64 = 6.4;
 const TOP: i32 = 40;
 const ROW: i32 = 22;
 const BOTTOM: i32 = 42;
@@ -55,14 +56,21 @@ impl Chart {
     /// # Errors
     /// What plotters says; it draws into memory.
     pub(super) fn svg(&self) -> Result<String, String> {
-        let height = TOP + ROW * self.bars.len() as i32 + BOTTOM;
+        let (width, height) =
+            (self.labels() + SCALE + RIGHT, TOP + ROW * self.bars.len() as i32 + BOTTOM);
         let mut svg = String::new();
-        let area = SVGBackend::with_string(&mut svg, (WIDTH as u32, height as u32));
+        let area = SVGBackend::with_string(&mut svg, (width as u32, height as u32));
         let area = area.into_drawing_area();
         // Its error borrows the area, so that only the text goes on.
         self.draw(&area).and_then(|()| area.present().map_err(|e| e.to_string()))?;
         drop(area);
         Ok(svg)
+    }
+
+    /// Where the bars begin.
+    fn labels(&self) -> i32 {
+        let longest = self.bars.iter().map(|bar| bar.label.chars().count()).max().unwrap_or(0);
+        (longest as f64 * LETTER) as i32 + 20
     }
 
     /// The end of the scale: all spreads and the mark are on it.
@@ -73,10 +81,10 @@ impl Chart {
 
     fn draw(&self, area: &Area<'_>) -> Result<(), String> {
         let bottom = TOP + ROW * self.bars.len() as i32;
-        let top = self.top();
+        let (top, labels) = (self.top(), self.labels());
         let x = |value: f64| {
             let share = (value / top).clamp(0.0, 1.0);
-            LABELS + (share * f64::from(WIDTH - LABELS - RIGHT)).round() as i32
+            labels + (share * f64::from(SCALE)).round() as i32
         };
         text(area, (0, 12), &self.title, 14.0, HPos::Left)?;
         let step = STEPS.into_iter().find(|step| top / step <= MOST_STEPS);
@@ -86,16 +94,16 @@ impl Chart {
             line(area, &[(x(value), TOP), (x(value), bottom)], GRID, 1)?;
             text(area, (x(value), bottom + 12), &value.to_string(), 11.0, HPos::Center)?;
         }
-        text(area, (LABELS, bottom + 30), &self.unit, 11.0, HPos::Left)?;
+        text(area, (labels, bottom + 30), &self.unit, 11.0, HPos::Left)?;
         for (i, bar) in self.bars.iter().enumerate() {
             let middle = TOP + ROW * i as i32 + ROW / 2;
             let (color, end) = (if bar.other { OTHERS } else { OURS }, x(bar.value));
-            let box_ = [(LABELS, middle - 7), (end, middle + 7)];
+            let box_ = [(labels, middle - 7), (end, middle + 7)];
             area.draw(&Rectangle::new(box_, color.mix(0.55).filled()))
                 .map_err(|e| e.to_string())?;
             let (low, high) = (x(bar.spread.0), x(bar.spread.1));
             line(area, &[(low, middle), (high, middle)], color, 2)?;
-            text(area, (LABELS - 10, middle), &bar.label, 11.5, HPos::Right)?;
+            text(area, (labels - 10, middle), &bar.label, 11.5, HPos::Right)?;
             text(area, (end.max(low).max(high) + 8, middle), &bar.note, 11.5, HPos::Left)?;
         }
         line(area, &[(x(self.mark), TOP - 6), (x(self.mark), bottom)], INK, 2)
