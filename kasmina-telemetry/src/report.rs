@@ -235,7 +235,6 @@ impl TelemetryReport {
         self.steps += earlier.steps;
         self.windows += earlier.windows;
         self.saturated += earlier.saturated;
-        self.overhead = self.overhead.or(earlier.overhead);
         // Earlier before later, as a pass merges them: the same bits as if both windows had been one.
         merge_columns(&mut self.chunk, earlier.chunk, ChunkStats::merge);
         merge_columns(&mut self.gradient, earlier.gradient, GradientStats::merge);

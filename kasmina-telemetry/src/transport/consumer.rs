@@ -1,4 +1,7 @@
 //! The consumer's thread: takes a batch, waits for it if it is on its way, and gives it to the consumer.
+//!
+//! Whatever a caller wrote (the consumer, its errors' texts, its drop, a landing) runs here where a panic is caught, and not
+//! under the lock.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -6,38 +9,92 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use super::queue::Batch;
+use super::queue::{Batch, Body};
 use super::{BoxError, ConsumerState, Shared};
 use crate::TelemetryReport;
 
-pub(super) fn spawn<C>(shared: Arc<Shared>, mut consumer: C) -> std::io::Result<JoinHandle<()>>
+/// A thread for `consumer`.
+pub(super) fn spawn<C>(shared: &Arc<Shared>, mut consumer: C) -> std::io::Result<JoinHandle<()>>
 where
     C: FnMut(&Arc<TelemetryReport>) -> Result<(), BoxError> + Send + 'static,
 {
-    shared.queue.lock().ended = false;
+    start(shared, ConsumerState::Running, move |shared| {
+        let panicked = run(shared, &mut consumer);
+        // Closes files and channels before anyone hears that this is over, or another consumer opens them.
+        if let Err(message) = caught(|| drop(consumer)) {
+            shared.queue.lock().status.last_error = Some(message);
+        }
+        panicked.map_or(ConsumerState::Closed, ConsumerState::Panicked)
+    })
+}
+
+/// A thread that waits for what is on its way, and holds everything.
+pub(super) fn spawn_without(shared: &Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
+    let before = shared.queue.lock().status.consumer.clone();
+    start(shared, before.clone(), move |shared| {
+        // It was asked to stop before it began, so that it ends where nothing waits.
+        shared.queue.lock().stopping = true;
+        while let Some(batch) = next(shared) {
+            let arrived = arrive(batch.body);
+            let mut queue = shared.queue.lock();
+            match arrived {
+                Ok(report) => queue.hold([report]),
+                Err(error) => queue.lose(error),
+            }
+            queue.finish();
+        }
+        before
+    })
+}
+
+/// A thread that does `work`, and then has the consumer's state be what that gives.
+fn start(
+    shared: &Arc<Shared>,
+    state: ConsumerState,
+    work: impl FnOnce(&Shared) -> ConsumerState + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let before = {
+        let mut queue = shared.queue.lock();
+        queue.ended = false;
+        queue.stopping = false;
+        std::mem::replace(&mut queue.status.consumer, state)
+    };
     let theirs = shared.clone();
     let started = thread::Builder::new().name("kasmina-telemetry".into()).spawn(move || {
-        let shared = theirs;
-        while let Some(batch) = next(&shared) {
-            if let Some(due) = land(&shared, batch)
-                && !deliver(&shared, due, &mut consumer)
-            {
-                break;
-            }
-        }
-        // Closes files and channels before anyone hears that this is over. A panic in there is the consumer's last word.
-        let dropped = catch_unwind(AssertUnwindSafe(|| drop(consumer)));
-        let mut queue = shared.queue.lock();
-        if let Err(panic) = dropped {
-            queue.status.last_error = Some(message(&*panic));
-        }
+        let state = work(&theirs);
+        let mut queue = theirs.queue.lock();
+        queue.status.consumer = state;
+        queue.finish();
         queue.ended = true;
-        shared.idle.notify_all();
+        theirs.idle.notify_all();
     });
     if started.is_err() {
-        shared.queue.lock().ended = true;
+        let mut queue = shared.queue.lock();
+        queue.ended = true;
+        queue.status.consumer = before;
     }
     started
+}
+
+/// Gives the consumer what comes, until there is no more, or it panics with the message that is returned.
+fn run<C>(shared: &Shared, consumer: &mut C) -> Option<String>
+where
+    C: FnMut(&Arc<TelemetryReport>) -> Result<(), BoxError>,
+{
+    while let Some(batch) = next(shared) {
+        match arrive(batch.body) {
+            Ok(report) => {
+                if let Some(message) = deliver(shared, report, consumer) {
+                    // Still busy: nobody is to think that this was done before the consumer is gone.
+                    return Some(message);
+                }
+            }
+            Err(error) => shared.queue.lock().lose(error),
+        }
+        shared.queue.lock().finish();
+        shared.idle.notify_all();
+    }
+    None
 }
 
 /// Waits for a batch; `None` when there will be no more.
@@ -47,7 +104,6 @@ fn next(shared: &Shared) -> Option<Batch> {
         if let Some(batch) = queue.pop() {
             return Some(batch);
         }
-        shared.idle.notify_all();
         if queue.stopping {
             return None;
         }
@@ -56,57 +112,65 @@ fn next(shared: &Shared) -> Option<Batch> {
 }
 
 /// The batch's report, once it is here.
-pub(super) fn arrive(batch: Batch) -> Result<TelemetryReport, BoxError> {
-    match batch {
-        Batch::Ready(report) => Ok(*report),
-        Batch::InFlight(landing) => catch_unwind(AssertUnwindSafe(|| landing.land()))
-            .unwrap_or_else(|panic| Err(message(&*panic).into())),
-    }
-}
-
-/// The reports that are due with this batch; `None` if it is lost.
-fn land(shared: &Shared, batch: Batch) -> Option<VecDeque<TelemetryReport>> {
-    let landed = arrive(batch);
-    let mut queue = shared.queue.lock();
-    match landed {
-        Ok(report) => Some(queue.with_held(report)),
-        Err(error) => {
-            queue.lose(&*error);
-            None
+fn arrive(body: Body) -> Result<TelemetryReport, String> {
+    match body {
+        Body::Ready(report) => Ok(*report),
+        Body::InFlight(landing) => {
+            caught(|| landing.land().map_err(|error| error.to_string())).flatten()
         }
     }
 }
 
-/// Whether the consumer is still there.
-fn deliver<C>(shared: &Shared, mut due: VecDeque<TelemetryReport>, consumer: &mut C) -> bool
+/// Gives the consumer a report with what is held of its layer. Returns the message if it panicked.
+fn deliver<C>(shared: &Shared, report: TelemetryReport, consumer: &mut C) -> Option<String>
 where
     C: FnMut(&Arc<TelemetryReport>) -> Result<(), BoxError>,
 {
+    let held = shared.queue.lock().take_held(&report.layer);
+    let (mut due, merged) = joined(held, report);
+    shared.queue.lock().status.merged += merged;
     while let Some(report) = due.pop_front() {
         let report = Arc::new(report);
         // The report is not changed, and the consumer is not called again after a panic.
-        let outcome = catch_unwind(AssertUnwindSafe(|| consumer(&report)));
-        let mut queue = shared.queue.lock();
+        let outcome = caught(|| consumer(&report).map_err(|error| error.to_string()));
         let (error, gone) = match outcome {
             Ok(Ok(())) => {
-                queue.status.delivered += 1;
+                shared.queue.lock().status.delivered += 1;
                 continue;
             }
-            Ok(Err(error)) => (error.to_string(), false),
-            Err(panic) => (message(&*panic), true),
+            Ok(Err(error)) => (error, false),
+            Err(message) => (message, true),
         };
+        // A copy, if the consumer has kept it.
+        let report = Arc::unwrap_or_clone(report);
+        let mut queue = shared.queue.lock();
         queue.status.refused += 1;
         queue.status.last_error = Some(error.clone());
-        queue.hold([Arc::unwrap_or_clone(report)]);
-        // Nothing overtakes a report that was not taken.
+        // Nothing of the layer overtakes a report that was not taken.
+        queue.hold([report]);
         queue.hold(due);
-        if gone {
-            queue.status.consumer = ConsumerState::Panicked(error);
-            queue.busy = false;
-        }
-        return !gone;
+        return gone.then_some(error);
     }
-    true
+    None
+}
+
+/// Reports of one layer in as few as their numbers of seeds allow, in their order, and how often two became one.
+fn joined(held: Vec<TelemetryReport>, latest: TelemetryReport) -> (VecDeque<TelemetryReport>, u64) {
+    let mut due = VecDeque::from(held);
+    let mut merged = 0;
+    match due.iter_mut().rfind(|report| report.len() == latest.len()) {
+        None => due.push_back(latest),
+        Some(fitting) => match fitting.merge(latest) {
+            Ok(()) => merged = 1,
+            Err(refused) => due.push_back(*refused.report),
+        },
+    }
+    (due, merged)
+}
+
+/// What `body` gives, or the message of its panic.
+fn caught<T>(body: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(body)).map_err(|panic| message(&*panic))
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {

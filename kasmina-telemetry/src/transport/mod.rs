@@ -2,8 +2,11 @@
 //!
 //! [`Transport::publish`] never waits for the consumer. Where the consumer lags, a layer's reports merge (counts add, moments
 //! merge by Chan's formula), so memory stays bounded and nothing is dropped; where it refuses a report or panics, the report is
-//! kept and merged with the layer's next. Every published window is in exactly one of: a delivered report, what
-//! [`Transport::close`] gives back, or the count of lost batches, whose copy from the device failed.
+//! kept and merged with the layer's next. When a transport is closed, every published window has been in exactly one of: a
+//! delivered report, what [`Transport::close`] gives back, or the count of lost batches, whose copy from the device failed.
+//! Dropping a transport without closing it drops what its consumer does not take.
+//!
+//! Layers are told apart by their names and numbers of seeds: two layers of one name and size would become one.
 
 mod consumer;
 mod queue;
@@ -13,7 +16,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::TelemetryReport;
 use queue::Queue;
@@ -43,8 +46,10 @@ pub enum ConsumerState {
     /// It takes reports.
     #[default]
     Running,
-    /// It panicked with this message. Reports are kept; [`Transport::restart`] gives them to another one.
+    /// It panicked with this message, and was dropped. Reports are kept; [`Transport::restart`] gives them to another one.
     Panicked(String),
+    /// It was dropped by [`Transport::close`].
+    Closed,
 }
 
 /// What a transport has done so far. Windows are what [`TelemetryReport::windows`] counts.
@@ -80,7 +85,7 @@ pub enum Published {
     Merged,
 }
 
-/// Why a transport did not do what it was asked for. Nothing is lost by any of these.
+/// Why a transport did not do what it was asked for. Nothing is lost by any of these: the transport still has it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransportError {
@@ -111,6 +116,9 @@ pub enum TransportError {
         /// Its latest error.
         message: String,
     },
+    /// There is no consumer since [`Transport::close`].
+    #[error("the transport was closed; `restart` gives it another consumer")]
+    Closed,
     /// [`Transport::restart`] while the consumer runs.
     #[error("the consumer still runs; close this transport and make another one")]
     StillRunning,
@@ -129,7 +137,7 @@ struct Shared {
     queue: Mutex<Queue>,
     /// The queue has something, or the transport is to stop.
     work: Condvar,
-    /// The consumer has become idle, or is gone.
+    /// The consumer is done with a batch, or gone.
     idle: Condvar,
 }
 
@@ -142,7 +150,7 @@ struct Shared {
 /// use kasmina_telemetry::{ChunkStats, TelemetryReport, transport::Transport};
 ///
 /// let (sender, receiver) = mpsc::channel();
-/// let transport = Transport::new(2, move |report: &std::sync::Arc<TelemetryReport>| {
+/// let mut transport = Transport::new(2, move |report: &std::sync::Arc<TelemetryReport>| {
 ///     Ok(sender.send(report.clone())?) // write_json_lines(report, &mut file), server.publish(report), …
 /// })?;
 /// // In the training loop, once an epoch; never waits for the consumer:
@@ -169,16 +177,13 @@ impl Transport {
     /// its thread ends when it comes back.
     pub const DROP_PATIENCE: Duration = Duration::from_secs(2);
 
-    /// Starts a thread that gives `consumer` every report, in the order of publication. From `capacity` waiting reports of a
-    /// layer on, further ones merge; 2 is double buffering.
+    /// Starts a thread that gives `consumer` every report, a layer's in the order of publication. From `capacity` waiting reports
+    /// of a layer on, further ones merge; 2 is double buffering, 0 is taken as 1.
     ///
     /// A consumer's error or panic keeps the report: see [`TransportStatus`].
     ///
     /// # Errors
     /// [`TransportError::Spawn`].
-    ///
-    /// # Panics
-    /// Never: a `capacity` of 0 is taken as 1.
     pub fn new<C>(capacity: usize, consumer: C) -> Result<Self, TransportError>
     where
         C: FnMut(&Arc<TelemetryReport>) -> Result<(), BoxError> + Send + 'static,
@@ -188,7 +193,7 @@ impl Transport {
             work: Condvar::new(),
             idle: Condvar::new(),
         });
-        let thread = Some(consumer::spawn(shared.clone(), consumer)?);
+        let thread = Some(consumer::spawn(&shared, consumer)?);
         Ok(Self { shared, thread })
     }
 
@@ -201,7 +206,8 @@ impl Transport {
 
     /// Hands over a batch that is on its way. Waits for nothing.
     pub fn publish_landing(&self, landing: Box<dyn Landing>) {
-        self.shared.queue.lock().push_landing(landing);
+        let layer = landing.layer().to_owned();
+        self.shared.queue.lock().push_landing(layer, landing);
         self.shared.work.notify_one();
     }
 
@@ -210,27 +216,24 @@ impl Transport {
         self.shared.queue.lock().status()
     }
 
-    /// Waits until the consumer has taken everything published so far; what it refused, it is asked to take again, once.
+    /// Waits until the consumer is done with everything published before; what it refused, it is asked to take again, once.
     ///
     /// # Errors
-    /// [`TransportError::Timeout`], [`TransportError::ConsumerPanicked`], [`TransportError::Refused`].
+    /// [`TransportError::Timeout`], [`TransportError::ConsumerPanicked`], [`TransportError::Closed`],
+    /// [`TransportError::Refused`].
     pub fn flush(&self, timeout: Duration) -> Result<(), TransportError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Deadline::after(timeout);
         let mut queue = self.shared.queue.lock();
+        let target = queue.pushed;
         for round in 0..2 {
-            while !queue.is_idle() {
-                panicked(&queue)?;
-                if self.shared.idle.wait_until(&mut queue, deadline).timed_out() && !queue.is_idle()
-                {
-                    panicked(&queue)?;
-                    let waiting = queue.status().waiting;
-                    return Err(TransportError::Timeout { waiting, waited: timeout });
-                }
+            while queue.finished < target || queue.again > 0 {
+                gone(&queue)?;
+                deadline.wait(&self.shared.idle, &mut queue)?;
             }
-            panicked(&queue)?;
             if queue.held() == 0 {
                 return Ok(());
             }
+            gone(&queue)?;
             if round == 0 {
                 queue.retry_held();
                 self.shared.work.notify_one();
@@ -240,8 +243,8 @@ impl Transport {
         Err(TransportError::Refused { reports: queue.held(), message })
     }
 
-    /// Puts another consumer in the place of one that panicked. It gets everything that waits, the report first over which the
-    /// other one panicked.
+    /// Puts another consumer in the place of one that panicked or was closed. It gets everything that waits, what the other one
+    /// did not take first.
     ///
     /// # Errors
     /// [`TransportError::StillRunning`], [`TransportError::Spawn`].
@@ -249,68 +252,90 @@ impl Transport {
     where
         C: FnMut(&Arc<TelemetryReport>) -> Result<(), BoxError> + Send + 'static,
     {
-        let before = {
+        {
             let mut queue = self.shared.queue.lock();
-            if queue.status.consumer == ConsumerState::Running {
+            if queue.consumer_runs() {
                 return Err(TransportError::StillRunning);
             }
             queue.retry_held();
-            std::mem::take(&mut queue.status.consumer)
-        };
-        match consumer::spawn(self.shared.clone(), consumer) {
-            Ok(thread) => {
-                self.thread = Some(thread);
-                Ok(())
-            }
-            Err(error) => {
-                self.shared.queue.lock().status.consumer = before;
-                Err(error.into())
-            }
         }
+        self.join();
+        self.thread = Some(consumer::spawn(&self.shared, consumer)?);
+        Ok(())
     }
 
     /// Ends the transport: the consumer gets everything that waits and is dropped. What it does not take comes back, and so does
     /// what waits behind a panic.
     ///
     /// # Errors
-    /// [`TransportError::Timeout`]: the consumer is stuck; its thread is left to itself and ends when the consumer comes back,
-    /// after it has been given what waits.
-    pub fn close(mut self, timeout: Duration) -> Result<Closed, TransportError> {
-        self.stop(timeout)?;
-        // The thread has ended, so nobody waits for the lock while the last copies arrive.
-        let mut queue = self.shared.queue.lock();
-        let mut undelivered = Vec::new();
-        for batch in queue.take_all() {
-            match consumer::arrive(batch) {
-                Ok(report) => undelivered.push(report),
-                Err(error) => queue.lose(&*error),
-            }
+    /// [`TransportError::Timeout`]: the consumer, or a copy, is stuck. The transport is as it was, but that the consumer is
+    /// dropped once it comes back and has been given what waits; closing again waits again.
+    pub fn close(&mut self, timeout: Duration) -> Result<Closed, TransportError> {
+        let deadline = Deadline::after(timeout);
+        self.stop(&deadline)?;
+        if self.status().waiting > 0 {
+            // Behind a panic, or published since an earlier close: copies on their way need a thread that waits for them.
+            self.thread = Some(consumer::spawn_without(&self.shared)?);
+            self.stop(&deadline)?;
         }
+        let mut queue = self.shared.queue.lock();
+        let undelivered = queue.take_all_held();
         Ok(Closed { undelivered, status: queue.status() })
     }
 
-    fn stop(&mut self, timeout: Duration) -> Result<(), TransportError> {
-        let Some(thread) = self.thread.take() else { return Ok(()) };
-        let deadline = Instant::now() + timeout;
+    fn stop(&mut self, deadline: &Deadline) -> Result<(), TransportError> {
         let mut queue = self.shared.queue.lock();
         queue.stopping = true;
         self.shared.work.notify_one();
         while !queue.ended {
-            if self.shared.idle.wait_until(&mut queue, deadline).timed_out() && !queue.ended {
-                let waiting = queue.status().waiting;
-                return Err(TransportError::Timeout { waiting, waited: timeout });
-            }
+            deadline.wait(&self.shared.idle, &mut queue)?;
         }
         drop(queue);
-        // The consumer was dropped, and its panics were caught: there is nothing left in the thread to fail.
-        let _ = thread.join();
+        self.join();
+        Ok(())
+    }
+
+    /// Waits for a thread that has come to its end.
+    fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // Its panics were caught: there is nothing left in it to fail.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A moment up to which to wait; none for a time that is beyond the clock's.
+struct Deadline {
+    given: Duration,
+    at: Option<Instant>,
+}
+
+impl Deadline {
+    fn after(given: Duration) -> Self {
+        Self { given, at: Instant::now().checked_add(given) }
+    }
+
+    /// Waits for a notification.
+    fn wait(&self, on: &Condvar, queue: &mut MutexGuard<'_, Queue>) -> Result<(), TransportError> {
+        let Some(at) = self.at else {
+            on.wait(queue);
+            return Ok(());
+        };
+        // Late, but not without a look after it: what it waits for may have come in the meantime.
+        if Instant::now() >= at {
+            let waiting = queue.status().waiting;
+            return Err(TransportError::Timeout { waiting, waited: self.given });
+        }
+        on.wait_until(queue, at);
         Ok(())
     }
 }
 
-fn panicked(queue: &Queue) -> Result<(), TransportError> {
+/// An error if there is no consumer.
+fn gone(queue: &Queue) -> Result<(), TransportError> {
     match &queue.status.consumer {
         ConsumerState::Running => Ok(()),
+        ConsumerState::Closed => Err(TransportError::Closed),
         ConsumerState::Panicked(message) => {
             Err(TransportError::ConsumerPanicked { message: message.clone() })
         }
@@ -320,6 +345,6 @@ fn panicked(queue: &Queue) -> Result<(), TransportError> {
 impl Drop for Transport {
     /// Lets the consumer take what waits, for [`Transport::DROP_PATIENCE`]; [`Transport::close`] says what became of it.
     fn drop(&mut self) {
-        let _ = self.stop(Self::DROP_PATIENCE);
+        let _ = self.stop(&Deadline::after(Self::DROP_PATIENCE));
     }
 }

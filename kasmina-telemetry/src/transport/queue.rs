@@ -1,23 +1,23 @@
 //! What waits for the consumer: batches in order, bounded by merging, and reports that the consumer did not take.
+//!
+//! Nothing of a caller's (a consumer, an error's text, a landing) runs in here, as all of it runs under the lock.
 
 use std::collections::VecDeque;
 
-use super::{Landing, TransportStatus};
+use super::{ConsumerState, Landing, TransportStatus};
 use crate::TelemetryReport;
 
 /// One thing to deliver.
-pub(super) enum Batch {
-    Ready(Box<TelemetryReport>),
-    InFlight(Box<dyn Landing>),
+pub(super) struct Batch {
+    layer: String,
+    pub(super) body: Body,
+    /// It was refused before, and is to be asked for once more.
+    again: bool,
 }
 
-impl Batch {
-    fn layer(&self) -> &str {
-        match self {
-            Self::Ready(report) => &report.layer,
-            Self::InFlight(landing) => landing.layer(),
-        }
-    }
+pub(super) enum Body {
+    Ready(Box<TelemetryReport>),
+    InFlight(Box<dyn Landing>),
 }
 
 /// Everything that publishers and the consumer share, behind one lock.
@@ -26,13 +26,18 @@ pub(super) struct Queue {
     /// Refused, or under delivery when the consumer panicked: merged with the layer's next report, or delivered again when
     /// someone asks for it. Of a layer the oldest first.
     held: Vec<TelemetryReport>,
-    /// A layer's waiting batches from which on reports merge.
+    /// A layer's waiting reports from which on further ones merge.
     capacity: usize,
-    /// A batch is with the consumer.
-    pub(super) busy: bool,
+    /// Batches that were put at the end of the queue, and those of them that the consumer is done with.
+    pub(super) pushed: u64,
+    pub(super) finished: u64,
+    /// Held reports that wait, or are with the consumer, once more.
+    pub(super) again: usize,
+    /// What is with the consumer: whether it was held before.
+    busy: Option<bool>,
     /// The consumer ends once nothing waits.
     pub(super) stopping: bool,
-    /// The consumer's thread has come to its end.
+    /// The consumer's thread has come to its end, and its consumer was dropped.
     pub(super) ended: bool,
     pub(super) status: TransportStatus,
 }
@@ -43,63 +48,76 @@ impl Queue {
             waiting: VecDeque::new(),
             held: Vec::new(),
             capacity,
-            busy: false,
+            pushed: 0,
+            finished: 0,
+            again: 0,
+            busy: None,
             stopping: false,
-            ended: false,
+            ended: true,
             status: TransportStatus::default(),
         }
     }
 
-    /// Whether the report has got a place of its own; otherwise it is part of the layer's newest.
+    /// Whether the report has got a place of its own; otherwise it is part of the newest one of its layer.
+    ///
+    /// Reports of one name but of other numbers of seeds are kept apart, as of two layers: there are as many places as layers
+    /// and numbers of seeds, whoever publishes how often.
     pub(super) fn push(&mut self, report: TelemetryReport) -> bool {
         self.status.published += 1;
-        let same = self.waiting.iter_mut().filter(|batch| batch.layer() == report.layer);
-        let (count, newest) = same.fold((0, None), |(count, _), batch| (count + 1, Some(batch)));
-        let mut report = report;
-        // A batch still on its way from the device cannot be added to, and nothing may overtake it.
-        if count >= self.capacity
-            && let Some(Batch::Ready(newest)) = newest
-        {
-            match newest.merge(report) {
+        let (mut places, mut newest) = (0, None);
+        for batch in self.waiting.iter_mut().filter(|batch| batch.layer == report.layer) {
+            match &mut batch.body {
+                Body::Ready(waiting) if waiting.len() == report.len() => {
+                    places += 1;
+                    newest = Some(waiting);
+                }
+                Body::Ready(_) => {}
+                // A batch still on its way from the device cannot be added to, and nothing may overtake it.
+                Body::InFlight(_) => (places, newest) = (0, None),
+            }
+        }
+        let report = match newest.filter(|_| places >= self.capacity) {
+            None => report,
+            Some(newest) => match newest.merge(report) {
                 Ok(()) => {
                     self.status.merged += 1;
                     return false;
                 }
-                // Of other seeds than the one before: the layer was made anew.
-                Err(refused) => report = *refused.report,
-            }
-        }
-        self.waiting.push_back(Batch::Ready(Box::new(report)));
+                // Columns of other lengths than its seeds: the exporters refuse it, and say so.
+                Err(refused) => *refused.report,
+            },
+        };
+        let (layer, body) = (report.layer.clone(), Body::Ready(Box::new(report)));
+        self.waiting.push_back(Batch { layer, body, again: false });
+        self.pushed += 1;
         true
     }
 
-    pub(super) fn push_landing(&mut self, landing: Box<dyn Landing>) {
+    pub(super) fn push_landing(&mut self, layer: String, landing: Box<dyn Landing>) {
         self.status.published += 1;
-        self.waiting.push_back(Batch::InFlight(landing));
+        self.waiting.push_back(Batch { layer, body: Body::InFlight(landing), again: false });
+        self.pushed += 1;
     }
 
     /// The next batch, for the consumer.
     pub(super) fn pop(&mut self) -> Option<Batch> {
         let batch = self.waiting.pop_front();
-        self.busy = batch.is_some();
+        self.busy = batch.as_ref().map(|batch| batch.again);
         batch
     }
 
-    /// What is to be delivered now that `report` is here: with what is held of its layer, in as few reports as their seeds allow.
-    pub(super) fn with_held(&mut self, report: TelemetryReport) -> VecDeque<TelemetryReport> {
-        let mut due: VecDeque<TelemetryReport> =
-            self.held.extract_if(.., |held| held.layer == report.layer).collect();
-        match due.pop_back() {
-            None => due.push_back(report),
-            Some(mut newest) => match newest.merge(report) {
-                Ok(()) => {
-                    self.status.merged += 1;
-                    due.push_back(newest);
-                }
-                Err(refused) => due.extend([newest, *refused.report]),
-            },
+    /// The consumer is done with what it was given last.
+    pub(super) fn finish(&mut self) {
+        match self.busy.take() {
+            Some(true) => self.again -= 1,
+            Some(false) => self.finished += 1,
+            None => {}
         }
-        due
+    }
+
+    /// What is held of a layer, the oldest first.
+    pub(super) fn take_held(&mut self, layer: &str) -> Vec<TelemetryReport> {
+        self.held.extract_if(.., |held| held.layer == layer).collect()
     }
 
     pub(super) fn hold(&mut self, reports: impl IntoIterator<Item = TelemetryReport>) {
@@ -109,32 +127,31 @@ impl Queue {
     /// Lets the consumer have the held reports again, before all others.
     pub(super) fn retry_held(&mut self) {
         for report in self.held.drain(..).rev() {
-            self.waiting.push_front(Batch::Ready(Box::new(report)));
+            let (layer, body) = (report.layer.clone(), Body::Ready(Box::new(report)));
+            self.waiting.push_front(Batch { layer, body, again: true });
+            self.again += 1;
         }
-    }
-
-    pub(super) fn lose(&mut self, error: &(dyn std::error::Error + Send + Sync)) {
-        self.status.lost += 1;
-        self.status.last_error = Some(error.to_string());
     }
 
     pub(super) fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Whether everything has been given to the consumer, and it is done with it.
-    pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && !self.busy
+    pub(super) fn take_all_held(&mut self) -> Vec<TelemetryReport> {
+        std::mem::take(&mut self.held)
+    }
+
+    pub(super) fn lose(&mut self, error: String) {
+        self.status.lost += 1;
+        self.status.last_error = Some(error);
+    }
+
+    pub(super) fn consumer_runs(&self) -> bool {
+        self.status.consumer == ConsumerState::Running
     }
 
     pub(super) fn status(&self) -> TransportStatus {
-        let waiting = self.waiting.len() + usize::from(self.busy);
+        let waiting = self.waiting.len() + usize::from(self.busy.is_some());
         TransportStatus { waiting, held: self.held.len(), ..self.status.clone() }
-    }
-
-    /// Everything that no consumer has taken, of a layer the oldest first.
-    pub(super) fn take_all(&mut self) -> VecDeque<Batch> {
-        self.retry_held();
-        std::mem::take(&mut self.waiting)
     }
 }
