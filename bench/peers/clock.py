@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import os
 import time as host
 from collections.abc import Callable
 
@@ -21,6 +20,8 @@ FEWEST_SETS = 3
 # Matrices of a set, and those of them that the smallest pass touches.
 MATRICES = 4
 TOUCHED = 2
+# What is taken for free where the system does not tell, as in `xtask/src/bench/cpu.rs`.
+SOME_MEMORY = 4 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +38,22 @@ def count(matrix_bytes: int, device: torch.device, cache: int) -> Count:
         cache = torch.cuda.get_device_properties(device).L2_cache_size
         free, _ = torch.cuda.mem_get_info(device)
     else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        free = available()
     wanted = max(2 * cache // (TOUCHED * matrix_bytes) + 2, FEWEST_SETS)
     fitting = free // 4 // (MATRICES * matrix_bytes)
     if fitting == 0:
         one, free = matrix_bytes >> 20, free >> 20
         raise MemoryError(f"four matrices of {one} MiB do not fit a quarter of the {free} MiB that are free")
     return Count(min(wanted, fitting), fitting >= wanted)
+
+
+def available() -> int:
+    """Bytes that Linux says a program can have."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return SOME_MEMORY
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,17 +80,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--cache", type=int, default=256 << 20, metavar="BYTES", help="of a processor, to keep it cold"
     )
+    parser.add_argument("--threads", type=int, help="of a processor [default: PyTorch's]")
     parser.add_argument("--check-only", action="store_true", help="compare, and time nothing")
     args = parser.parse_args()
     if args.repetitions < 1:
         parser.error("--repetitions must be at least 1")
     if args.case is None:
-        shape = (
-            dict(rows=45, hidden=72, chunk=24)
-            if args.device == "cpu"
-            else dict(rows=8192, hidden=8192, chunk=64)
-        )
-        dtypes = ("f32", "bf16") if args.device == "cpu" else ("f32",)
+        if args.check_only and args.device == "cpu":
+            shape, dtypes = dict(rows=45, hidden=72, chunk=24), ("f32", "bf16")
+        else:
+            side = 4096 if args.device == "cpu" else 8192
+            shape, dtypes = dict(rows=side, hidden=side, chunk=64), ("f32",)
         args.case = [json.dumps({**shape, **work, "dtype": dtype}) for dtype in dtypes for work in QUICK]
     return args
 
@@ -192,6 +192,8 @@ def main() -> int:
     except ImportError:
         triton = None
     device = torch.device(args.device)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
     if device.type == "cuda":
         if not torch.cuda.is_available():
             answers.send("unavailable", why=f"PyTorch {torch.__version__} finds no CUDA device")

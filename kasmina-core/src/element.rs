@@ -196,10 +196,12 @@ macro_rules! half_element {
 
             #[inline]
             fn widen(row: &[Self], wide: &mut [f32]) {
+                assert_eq!(row.len(), wide.len(), "a row and its f32s are equally long");
                 $widen(row, wide);
             }
 
             fn narrow(wide: &[f32], row: &mut [Self]) -> u64 {
+                assert_eq!(row.len(), wide.len(), "a row and its f32s are equally long");
                 let arch = Arch::new();
                 $narrow(arch, wide, &mut *row);
                 saturate(arch, wide, row)

@@ -113,7 +113,7 @@ struct LayerFamily {
     value: fn(&TelemetryReport) -> Option<Number>,
 }
 
-const LAYER_FAMILIES: [LayerFamily; 9] = [
+const LAYER_FAMILIES: [LayerFamily; 10] = [
     LayerFamily {
         name: "kasmina_layer_epochs",
         kind: "counter",
@@ -137,6 +137,14 @@ const LAYER_FAMILIES: [LayerFamily; 9] = [
         suffix: "",
         help: "Seeds in the layer.",
         value: |report| Some(Number::Count(report.len() as u64)),
+    },
+    LayerFamily {
+        name: "kasmina_layer_windows",
+        kind: "gauge",
+        unit: "",
+        suffix: "",
+        help: "Reporting windows merged into the report.",
+        value: |report| Some(Number::Count(report.windows)),
     },
     LayerFamily {
         name: "kasmina_layer_steps",
@@ -328,9 +336,6 @@ fn write_seeds(
                     let value = Number::Double(value);
                     writeln!(out, "{name}{{{layer},seed=\"{seed}\",quantile=\"{q}\"}} {value}")?;
                 }
-            }
-            if histogram.count() > 0 {
-                writeln!(out, "{name}_count{{{layer},seed=\"{seed}\"}} {}", histogram.count())?;
             }
         }
     }

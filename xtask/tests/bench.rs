@@ -64,6 +64,9 @@ fn a_run_is_held_against_an_earlier_one() {
     let text = String::from_utf8_lossy(&slower.stdout);
     assert!(!slower.status.success() && text.contains("compared: 4 slower, 0 faster"), "{text}");
 
+    let other = bench(&["--only", "32x768 bf16 backward", "--compare", "old.json"], folder.path());
+    let said = String::from_utf8_lossy(&other.stderr);
+    assert!(!other.status.success() && said.contains("no line that was measured here"), "{said}");
     let missing = run(&["--compare", "none.json"]);
     let said = String::from_utf8_lossy(&missing.stderr);
     assert!(
@@ -73,11 +76,28 @@ fn a_run_is_held_against_an_earlier_one() {
 }
 
 #[test]
+fn without_a_gpu_it_says_why_and_writes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .args(["bench", "--quick", "--json", "numbers.json"])
+        .env("KASMINA_CUDA_LIBRARY", "/no/such/libcuda.so.1")
+        .current_dir(folder.path())
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("no GPU to measure") && said.contains("/no/such/libcuda.so.1"), "{said}");
+    assert!(said.contains("--device cpu"), "{said}");
+    assert!(output.stdout.is_empty() && !folder.path().join("numbers.json").exists());
+}
+
+#[test]
 fn what_cannot_be_measured_is_said() {
     let folder = tempfile::tempdir().expect("a folder");
     let none = bench(&["--only", "sideways"], folder.path());
     let said = String::from_utf8_lossy(&none.stderr).into_owned();
-    assert!(!none.status.success() && said.contains("\"sideways\""), "{said}");
+    assert_eq!(none.status.code(), Some(1), "{said}");
+    assert!(said.contains("\"sideways\""), "{said}");
     let nowhere =
         bench(&["--only", "32x768 f32 step", "--json", "no/such/folder.json"], folder.path());
     let said = String::from_utf8_lossy(&nowhere.stderr).into_owned();

@@ -40,7 +40,8 @@ impl LayerBuilder {
         }
     }
 
-    /// The layer's name in reports and events; default `"layer"`.
+    /// The layer's name in reports and events; default `"layer"`. Give each layer of a process its own: exporters, endpoints and
+    /// transports tell reports apart by it.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();

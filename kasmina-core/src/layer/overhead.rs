@@ -59,7 +59,7 @@ impl Layer {
     /// Measures what telemetry, as it is set, costs a pass of this layer, and keeps the number for the
     /// reports. Times out-of-place forward passes over `x [rows, hidden]` with this layer's programs, and
     /// with `grad_y` of the same shape the backward pass behind each. Nothing but that number changes in the
-    /// layer; results and statistics of these passes are dropped. It takes 3 × `rounds` timings (about
+    /// layer (and what waits to be lowered is, as by a pass); results and statistics of these passes are dropped. It takes 3 × `rounds` timings (about
     /// 0.1 s, or 93 passes where they take longer than 1 ms), and memory for one matrix like `x`, or two.
     ///
     /// The number is what this pass takes longer on this machine at this moment, with `x` as warm in the
@@ -82,7 +82,9 @@ impl Layer {
     ///
     /// # Errors
     /// [`Error::Shape`] if a matrix does not fit, [`Error::Zero`] if it has no rows, [`Error::Value`] for
-    /// options out of range; a number that was there stays.
+    /// options out of range,
+    /// [`Error::UnregisteredBlueprint`] as a pass, [`Error::Telemetry`] if the times came out as none (give more of
+    /// `timing`); a number that was there stays.
     pub fn measure_telemetry_overhead<T: Element>(
         &mut self,
         x: MatRef<'_, T>,

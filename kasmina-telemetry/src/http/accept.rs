@@ -38,7 +38,14 @@ pub(super) struct Acceptor {
 }
 
 /// The sockets of running handlers by number, so that they can be shut down from outside.
-type Connections = Mutex<HashMap<u64, Arc<TcpStream>>>;
+type Connections = Mutex<HashMap<u64, Open>>;
+
+#[derive(Debug)]
+struct Open {
+    stream: Arc<TcpStream>,
+    /// It is only told that there are too many, and takes no served connection's place.
+    refused: bool,
+}
 
 impl Acceptor {
     pub(super) fn new(
@@ -103,7 +110,7 @@ impl Acceptor {
             }
             // No client waits in a queue that nobody serves.
             drop(listener);
-            for stream in open.lock().values() {
+            for Open { stream, .. } in open.lock().values() {
                 if let Err(error) = stream.shutdown(Shutdown::Both) {
                     tracing::debug!(target: "kasmina::http", %error, "was closed already");
                 }
@@ -122,16 +129,20 @@ fn admit<'scope>(
     peer: SocketAddr,
 ) {
     let limit = site.options.max_connections;
-    let taken = open.lock().len();
-    if taken >= limit + MAX_REFUSALS {
+    let (refused, served) = {
+        let open = open.lock();
+        let refused = open.values().filter(|connection| connection.refused).count();
+        (refused, open.len() - refused)
+    };
+    let busy = served >= limit;
+    if busy && refused >= MAX_REFUSALS {
         tracing::debug!(target: "kasmina::http", %peer, "too many connections: closed");
         return;
     }
-    let busy = taken >= limit;
     let handler = move |stream: &TcpStream| {
         if busy { refuse_busy(stream, limit) } else { site.serve(stream) }
     };
-    if let Err(error) = spawn(scope, open, number, stream, peer, handler) {
+    if let Err(error) = spawn(scope, open, (number, busy), stream, peer, handler) {
         tracing::warn!(target: "kasmina::http", %peer, %error, "cannot serve a connection");
     }
 }
@@ -140,7 +151,7 @@ fn admit<'scope>(
 fn spawn<'scope>(
     scope: &'scope Scope<'scope, '_>,
     open: &'scope Connections,
-    number: u64,
+    (number, refused): (u64, bool),
     stream: TcpStream,
     peer: SocketAddr,
     handler: impl FnOnce(&TcpStream) -> io::Result<()> + Send + 'scope,
@@ -149,7 +160,7 @@ fn spawn<'scope>(
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
     let stream = Arc::new(stream);
-    open.lock().insert(number, stream.clone());
+    open.lock().insert(number, Open { stream: stream.clone(), refused });
     let slot = Slot { open, number };
     let run = move || {
         let _slot = slot;
@@ -202,12 +213,12 @@ mod tests {
         thread::scope(|scope| {
             let (mut first, stream) = pair();
             let panics = |_: &TcpStream| panic!("as the test wants it");
-            spawn(scope, &open, 1, stream, peer, panics).expect("a thread");
+            spawn(scope, &open, (1, false), stream, peer, panics).expect("a thread");
             let end = first.read_to_string(&mut answer).expect("closed, not hung");
             assert_eq!(end, 0);
             let (mut second, stream) = pair();
             let works = |mut stream: &TcpStream| stream.write_all(b"fine");
-            spawn(scope, &open, 2, stream, peer, works).expect("a thread");
+            spawn(scope, &open, (2, false), stream, peer, works).expect("a thread");
             second.read_to_string(&mut answer).expect("an answer");
         });
         assert_eq!(answer, "fine");

@@ -16,7 +16,7 @@ pub(super) struct Hosts {
 impl Hosts {
     /// For a server bound to `address`.
     pub(super) fn new(address: IpAddr, names: Vec<String>) -> Self {
-        Self { any: names.is_empty() && !address.is_loopback(), names }
+        Self { any: names.is_empty() && !address.to_canonical().is_loopback(), names }
     }
 
     /// Whether `host`, a name or an address with or without port, is accepted.
@@ -79,6 +79,14 @@ mod tests {
             "::1",
         ] {
             assert!(!hosts.accept(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn every_way_to_write_loopback_is_loopback() {
+        for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            let hosts = Hosts::new(address.parse().expect("an address"), Vec::new());
+            assert!(!hosts.accept("evil.example"), "{address}");
         }
     }
 

@@ -28,7 +28,7 @@ pub struct HttpOptions {
     pub allowed_hosts: Vec<String>,
     /// Connections served at one time, 1 to 1024; default 16.
     pub max_connections: usize,
-    /// Bytes of a request's head, 256 to 1,048,576; default 8192.
+    /// Bytes of a request's head, 256 to 65,536; default 8192.
     pub max_head_bytes: usize,
     /// Time for a whole head to arrive, 1 ms to 1 h; default 5 s.
     pub head_deadline: Duration,
@@ -73,7 +73,11 @@ impl HttpOptions {
             Err(HttpError::Option { what, value: value.to_string(), limit })
         }
         within("max_connections", self.max_connections, 1..=1024, "1 to 1024")?;
-        within("max_head_bytes", self.max_head_bytes, 256..=1 << 20, "256 to 1048576")?;
+        within("max_head_bytes", self.max_head_bytes, 256..=1 << 16, "256 to 65536")?;
+        if let Some(host) = self.allowed_hosts.iter().find(|host| !is_host_name(host)) {
+            let limit = "a host name without a port, such as trainer.lan";
+            return Err(HttpError::Option { what: "allowed_hosts", value: host.clone(), limit });
+        }
         let seconds = [
             ("head_deadline (seconds)", self.head_deadline),
             ("answer_deadline (seconds)", self.answer_deadline),
@@ -83,4 +87,10 @@ impl HttpOptions {
         }
         Ok(())
     }
+}
+
+/// Letters, digits, hyphens, underscores and dots: what a request's `Host` can be equal to once its port is off.
+fn is_host_name(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    !text.is_empty() && text.bytes().all(fits)
 }

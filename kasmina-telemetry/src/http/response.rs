@@ -84,7 +84,8 @@ fn write_head(
 }
 
 /// Writes a page that `body` makes: in chunks, or until the close for HTTP/1.0. An error of `body` leaves
-/// out the last chunk, by which the other side knows that the page is not whole.
+/// out the last chunk, by which the other side knows that the page is not whole; HTTP/1.0 has no sign for
+/// that, and only the OpenMetrics page's own `# EOF` tells.
 pub(super) fn write_page<W: Write>(
     out: &mut W,
     content_type: &str,

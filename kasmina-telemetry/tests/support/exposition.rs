@@ -23,7 +23,7 @@ pub(crate) fn parse(text: &str) -> BTreeMap<String, Family> {
         "gauge" => suffix.is_empty(),
         "counter" => suffix == "_total",
         "info" => suffix == "_info",
-        "summary" => suffix.is_empty() || suffix == "_count",
+        "summary" => suffix.is_empty(),
         other => panic!("type {other}"),
     })
 }
@@ -32,7 +32,7 @@ pub(crate) fn parse(text: &str) -> BTreeMap<String, Family> {
 pub(crate) fn parse_text(text: &str) -> BTreeMap<String, Family> {
     let families = families(text, |kind, suffix| match kind {
         "gauge" | "counter" => suffix.is_empty(),
-        "summary" => suffix.is_empty() || suffix == "_count",
+        "summary" => suffix.is_empty(),
         other => panic!("type {other}"),
     });
     assert!(families.values().all(|family| family.unit.is_none()));

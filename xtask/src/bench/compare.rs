@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::case::Case;
+use super::header::Machine;
 use super::report::{CeilingRow, Report, Row, case_cells, table};
 use super::summary::Summary;
 
@@ -68,6 +69,17 @@ pub enum CompareError {
     NothingInCommon,
 }
 
+/// Whether times on both say something of each other.
+///
+/// # Errors
+/// [`CompareError::OtherMachine`].
+pub fn same_machine(old: &Machine, new: &Machine) -> Result<(), CompareError> {
+    if old.name() == new.name() {
+        return Ok(());
+    }
+    Err(CompareError::OtherMachine { old: old.name().to_owned(), new: new.name().to_owned() })
+}
+
 impl Change {
     fn new(case: Case, old: Summary, new: Summary, band: f64) -> Self {
         let beyond = |slow: &Summary, fast: &Summary| {
@@ -94,10 +106,7 @@ impl Comparison {
     /// See [`CompareError`].
     pub fn new(old: &Report, new: &Report, band: f64) -> Result<Self, CompareError> {
         let machines = (&old.header.machine, &new.header.machine);
-        if machines.0.name() != machines.1.name() {
-            let (old, new) = (machines.0.name().to_owned(), machines.1.name().to_owned());
-            return Err(CompareError::OtherMachine { old, new });
-        }
+        same_machine(machines.0, machines.1)?;
         let summary = |row: &Row| row.outcome.as_ref().ok().and_then(|measured| measured.summary);
         let find = |report: &Report, case: &Case| {
             report
@@ -222,7 +231,7 @@ impl Comparison {
 
 #[cfg(test)]
 mod tests {
-    use super::super::header::{Header, Machine};
+    use super::super::header::Header;
     use super::super::report::example;
     use super::*;
 

@@ -179,7 +179,7 @@ fn forward<T: Element>(
     Ok(layer.forward(x, y, options)?)
 }
 
-/// With telemetry, and gradients that start from 0 as after an optimizer's step.
+/// With telemetry. Gradients are added to those there are, as in training before the optimizer's step.
 fn backward<T: Element>(layer: &mut Layer, set: &mut Set<T>, hidden: usize) -> Result<()> {
     let [x, g] = [&set.x, &set.g].map(|data| MatRef::contiguous(data, hidden));
     let grad_x = MatMut::contiguous(&mut set.grad_x, hidden)?;

@@ -1,5 +1,6 @@
 //! Where, when and of what the numbers are.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -67,7 +68,7 @@ pub struct Cpu {
     pub model: String,
     /// Threads that the passes run on.
     pub threads: usize,
-    /// Bytes of the largest cache that a thread sees, where the system tells.
+    /// Bytes of all caches of the last level together, where the system tells.
     pub cache_bytes: Option<u64>,
 }
 
@@ -138,7 +139,7 @@ impl Cpu {
         Self {
             model: model(&info).unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             threads: rayon::current_num_threads(),
-            cache_bytes: largest_cache(Path::new("/sys/devices/system/cpu/cpu0/cache")),
+            cache_bytes: last_level(Path::new("/sys/devices/system/cpu")),
         }
     }
 }
@@ -148,13 +149,20 @@ fn model(cpuinfo: &str) -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// Of the caches that Linux lists in a folder.
-fn largest_cache(folder: &Path) -> Option<u64> {
-    let sizes = std::fs::read_dir(folder).ok()?.filter_map(|entry| {
-        let text = std::fs::read_to_string(entry.ok()?.path().join("size")).ok()?;
-        bytes(text.trim())
-    });
-    sizes.max()
+/// All caches of the highest level that Linux lists for its processors in a folder, each once.
+fn last_level(folder: &Path) -> Option<u64> {
+    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let caches = entries(folder).flat_map(|cpu| entries(&cpu.path().join("cache")));
+    let known: BTreeSet<(u32, String, u64)> = caches
+        .filter_map(|cache| {
+            let text = |name| std::fs::read_to_string(cache.path().join(name)).ok();
+            let level = text("level")?.trim().parse().ok()?;
+            // Those that share it all list it, with the same sharers.
+            Some((level, text("shared_cpu_list")?, bytes(text("size")?.trim())?))
+        })
+        .collect();
+    let highest = known.last()?.0;
+    Some(known.iter().filter(|(level, ..)| *level == highest).map(|(.., bytes)| bytes).sum())
 }
 
 /// `32768K` or `32M`, as Linux writes the size of a cache.
@@ -185,7 +193,7 @@ impl fmt::Display for Machine {
             Self::Cpu(Cpu { model, threads, cache_bytes }) => {
                 write!(f, "processor   {model}, {threads} threads")?;
                 if let Some(bytes) = cache_bytes {
-                    write!(f, ", {} MiB of cache at most", bytes >> 20)?;
+                    write!(f, ", {} MiB of last-level cache", bytes >> 20)?;
                 }
                 writeln!(f)
             }
@@ -303,6 +311,26 @@ mod tests {
     }
 
     #[test]
+    fn caches_that_processors_share_count_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let all =
+            [(0, 1, "0", "32K"), (0, 3, "0-1", "32M"), (1, 3, "0-1", "32M"), (2, 3, "2", "32M")];
+        for (cpu, level, shared, size) in all {
+            let cache = folder.path().join(format!("cpu{cpu}/cache/index{level}"));
+            std::fs::create_dir_all(&cache).expect("a folder");
+            for (name, text) in [
+                ("level", level.to_string()),
+                ("shared_cpu_list", shared.into()),
+                ("size", size.into()),
+            ] {
+                std::fs::write(cache.join(name), text + "\n").expect("a file");
+            }
+        }
+        assert_eq!(last_level(folder.path()), Some(64 << 20));
+        assert_eq!(last_level(&folder.path().join("none")), None);
+    }
+
+    #[test]
     fn what_linux_tells_of_a_processor_is_understood() {
         let info = "processor\t: 0\nmodel name\t: AMD EPYC 9654\nflags\t: fpu\n";
         assert_eq!(model(info).as_deref(), Some("AMD EPYC 9654"));
@@ -312,6 +340,8 @@ mod tests {
         let here = Cpu::here();
         assert!(here.threads > 0 && !here.model.is_empty());
         let text = Machine::Cpu(Cpu { cache_bytes: Some(32 << 20), ..here }).to_string();
-        assert!(text.starts_with("processor   ") && text.ends_with(", 32 MiB of cache at most\n"));
+        assert!(
+            text.starts_with("processor   ") && text.ends_with(", 32 MiB of last-level cache\n")
+        );
     }
 }

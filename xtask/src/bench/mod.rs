@@ -29,7 +29,7 @@ pub mod summary;
 
 use case::{Case, Matrices, On};
 use clock::Clock;
-use compare::Comparison;
+use compare::{CompareError, Comparison};
 use header::{Cpu, Gpu, Header, Machine};
 use measure::{Bench, Group};
 use peers::{Peers, PeersError};
@@ -42,7 +42,7 @@ const QUICK_REPETITIONS: usize = 31;
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only the largest matrices and 32×768 with chunks of 64, and fewer repetitions
+    /// Only 8192×8192 (4096×4096 on the processor) and 32×768 with chunks of 64, and fewer repetitions
     #[arg(long)]
     quick: bool,
     /// Only lines whose names have every word of TEXT, such as "backward bf16" or "8192x8192"
@@ -159,9 +159,9 @@ pub fn main(args: &Args) -> ExitCode {
 /// See [`BenchError`].
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(Report, usize), BenchError> {
     let cases = choose(args)?;
-    // Before --json may write to the same file.
-    let old = args.compare.as_deref().map(earlier).transpose()?;
-    let mut report = measure(args, &cases)?;
+    // Before --json may write to the same file, and before minutes of measuring.
+    let old = args.compare.as_deref().map(|path| earlier(path, &cases)).transpose()?;
+    let mut report = measure(args, &cases, old.as_ref())?;
     // Before the peers, which take minutes, and the table: neither a stopped run nor a closed pipe must cost the numbers.
     save(args, &report)?;
     if args.peers {
@@ -180,11 +180,17 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(Report, usize), BenchErr
     Ok((report, comparison.regressions()))
 }
 
-/// The run to compare with, and its name.
-fn earlier(path: &Path) -> Result<(String, Report), BenchError> {
+/// The run to compare with, and its name. It has some of the `cases`.
+fn earlier(path: &Path, cases: &[Case]) -> Result<(String, Report), BenchError> {
     let name = path.display().to_string();
-    let read =
-        fs::read_to_string(path).map_err(Into::into).and_then(|json| Comparison::read(&json));
+    let common = |report: Report| match report.rows.iter().any(|row| cases.contains(&row.case)) {
+        true => Ok(report),
+        false => Err(CompareError::NothingInCommon.into()),
+    };
+    let read = fs::read_to_string(path)
+        .map_err(Into::into)
+        .and_then(|json| Comparison::read(&json))
+        .and_then(common);
     match read {
         Ok(report) => Ok((name, report)),
         Err(why) => Err(BenchError::Compare { path: name, why }),
@@ -202,12 +208,12 @@ fn run_peers(args: &Args, cases: &[Case], report: &Report) -> Result<Peers, Peer
     let options = peers::Options {
         python: peers::python(args.python.as_deref()),
         gpu: match args.device {
-            Wanted::Gpu(number) => Some(number),
-            Wanted::Cpu => None,
+            Wanted::Gpu(number) => number,
+            Wanted::Cpu => 0,
         },
-        cache: match &report.header.machine {
+        cpu: match &report.header.machine {
             Machine::Gpu(_) => None,
-            Machine::Cpu(cpu) => cpu.cache_bytes,
+            Machine::Cpu(cpu) => Some(cpu.clone()),
         },
         repetitions: report.header.repetitions,
         limit: Duration::from_secs(args.peers_timeout),
@@ -259,12 +265,20 @@ impl Runner {
     }
 }
 
-fn measure(args: &Args, cases: &[Case]) -> Result<Report, BenchError> {
+fn measure(
+    args: &Args,
+    cases: &[Case],
+    old: Option<&(String, Report)>,
+) -> Result<Report, BenchError> {
     let repetitions = if args.quick { QUICK_REPETITIONS } else { REPETITIONS };
     let (runner, machine) = Runner::new(args.device, repetitions)?;
     if let Some(path) = &args.json {
         // Now rather than after minutes of measuring.
         OpenOptions::new().append(true).create(true).open(path).map_err(output_error(path))?;
+    }
+    if let Some((path, old)) = old {
+        let compared = compare::same_machine(&old.header.machine, &machine);
+        compared.map_err(|error| BenchError::Compare { path: path.clone(), why: error.into() })?;
     }
     let header = Header::now(machine, repetitions);
     let mut report =

@@ -14,6 +14,7 @@ use kasmina_core::DType;
 use serde::{Deserialize, Serialize};
 
 use super::case::{Case, On, Seeds, Work};
+use super::header::Cpu;
 use super::report::Row;
 use crate::make_cases::DrawError;
 
@@ -37,10 +38,10 @@ const SHOWN: usize = 120;
 pub struct Options {
     /// The Python that runs them.
     pub python: OsString,
-    /// The number of the GPU; `None` for the processor.
-    pub gpu: Option<u32>,
-    /// Bytes of a processor's cache, if that is known.
-    pub cache: Option<u64>,
+    /// The number of the GPU.
+    pub gpu: u32,
+    /// The processor, where it is that which runs them.
+    pub cpu: Option<Cpu>,
     /// Times of each.
     pub repetitions: usize,
     /// For all of them together.
@@ -62,7 +63,7 @@ pub struct Peers {
 pub enum PeersError {
     /// None of the lines that were chosen has any.
     #[error(
-        "none of these lines has peers; forward + telemetry and forward + backward of the largest f32 matrices have"
+        "none of these lines has peers; forward + telemetry and forward + backward of 8192×8192 f32, or of 4096×4096 on a processor, have"
     )]
     NoCase,
     /// Python is not there.
@@ -163,8 +164,8 @@ pub fn run(
     let folder = tempfile::tempdir()?;
     let mut command = command(options, folder.path(), cases)?;
     // A processor has a name of its own in each language, and there is but one.
-    let device = options.gpu.map(|_| device);
-    let on = if device.is_some() { On::Gpu } else { On::Cpu };
+    let (device, on) =
+        if options.cpu.is_some() { (None, On::Cpu) } else { (Some(device), On::Gpu) };
     let mut said = Conversation::new(device, cases, Peer::all(on));
     let ended = child::listen(&mut command, options.limit, |line| {
         said.hear(line)?;
@@ -209,19 +210,21 @@ impl From<PeersError> for Heard {
 }
 
 fn command(options: &Options, folder: &Path, cases: &[Case]) -> Result<Command, PeersError> {
+    let device =
+        options.cpu.as_ref().map_or_else(|| format!("cuda:{}", options.gpu), |_| "cpu".to_owned());
     let mut command = Command::new(&options.python);
     command
         .arg(scripts::write(folder)?)
-        .args([
-            "--device",
-            &options.gpu.map_or("cpu".to_owned(), |number| format!("cuda:{number}")),
-        ])
+        .args(["--device", &device])
         .args(["--repetitions", &options.repetitions.to_string()])
-        .args(options.cache.map(|bytes| format!("--cache={bytes}")))
         // What compilers leave behind goes with the folder, and nothing of an earlier run is used.
         .env("TORCHINDUCTOR_CACHE_DIR", folder.join("inductor"))
         .env("TRITON_CACHE_DIR", folder.join("triton"))
         .env("PYTHONDONTWRITEBYTECODE", "1");
+    if let Some(cpu) = &options.cpu {
+        command.arg(format!("--threads={}", cpu.threads));
+        command.args(cpu.cache_bytes.map(|bytes| format!("--cache={bytes}")));
+    }
     for file in oracle_files(folder)? {
         command.arg("--oracle").arg(file);
     }
@@ -261,7 +264,7 @@ mod tests {
 
     fn options(python: &str) -> Options {
         let limit = Duration::from_secs(20);
-        Options { python: python.into(), gpu: Some(0), cache: None, repetitions: 31, limit }
+        Options { python: python.into(), gpu: 0, cpu: None, repetitions: 31, limit }
     }
 
     /// A Python that is a shell script.
