@@ -261,6 +261,22 @@ fn a_checkpoint_keeps_the_layers_name_and_its_epoch() {
     assert_eq!(state.lifecycle.grown(0).expect("grown").objective(), Objective::Reconstruction);
 }
 
+/// Strict bounds are computed on the device and read there. What the host queues for them neither waits nor copies back.
+#[test]
+fn strict_bounds_are_queued_without_a_wait() {
+    const WAITS: [&str; 5] = ["synchronize(", ".to_vec()", "copy_to_host", ".wait(", "is_idle("];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cuda");
+    let text = std::fs::read_to_string(folder.join("whole_input.rs")).expect("a source");
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    assert!(code.contains("pub(super) fn strict_bounds("));
+    let found: Vec<_> = WAITS.iter().filter(|wait| code.contains(**wait)).collect();
+    assert!(found.is_empty(), "whole_input.rs waits: {found:?}");
+    let text = std::fs::read_to_string(folder.join("layer/pass.rs")).expect("a source");
+    let (_, arm) = text.split_once("StabilityMode::Strict").expect("the layer has strict bounds");
+    let (arm, _) = arm.split_once("strict_bounds(").expect("they are computed there");
+    assert!(WAITS.iter().all(|wait| !arm.contains(wait)), "the layer waits before: {arm}");
+}
+
 fn kernel_sources() -> Vec<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
     let folders = ["kasmina-core", "kasmina-telemetry", "kasmina-tma", "kasmina-sys"];
