@@ -24,18 +24,17 @@ const SCHEMA_1: &[u8] =
 /// A checkpoint on the disk with what it has to bring back.
 #[derive(Debug)]
 pub(super) struct Saved {
-    path: PathBuf,
     /// Of the bytes, which are not kept: a run's own memory must not grow with it.
     sum: u32,
-    registry: Registry,
     /// Of the layer that lives now.
-    replay: Option<Replay>,
+    replay: Option<Box<Replay>>,
 }
 
 /// All checkpoints of a run, in a folder that goes with it.
 #[derive(Debug)]
 pub(super) struct Shelf {
     folder: tempfile::TempDir,
+    registry: Registry,
     saved: Vec<Saved>,
 }
 
@@ -44,25 +43,24 @@ fn text(error: impl std::fmt::Display) -> String {
 }
 
 impl Shelf {
-    pub(super) fn new() -> Result<Self, String> {
-        Ok(Self { folder: tempfile::tempdir().map_err(text)?, saved: Vec::new() })
+    pub(super) fn new(registry: Registry) -> Result<Self, String> {
+        Ok(Self { folder: tempfile::tempdir().map_err(text)?, registry, saved: Vec::new() })
+    }
+
+    fn path(&self, number: usize) -> PathBuf {
+        self.folder.path().join(format!("{number}.safetensors"))
     }
 
     /// Saves the layer, loads the file, and saves that: the same bytes.
     pub(super) fn save(&mut self, life: &Life, tally: &mut Tally) -> Result<(), String> {
-        let path = self.folder.path().join(format!("{}.safetensors", self.saved.len()));
-        life.layer.save(&path).map_err(text)?;
+        let number = self.saved.len();
+        life.layer.save(self.path(number)).map_err(text)?;
         let bytes = life.layer.layer_state().to_bytes().map_err(text)?;
-        let saved = Saved {
-            path,
-            sum: crc32fast::hash(&bytes),
-            registry: life.registry.clone(),
-            replay: Some(life.replay.clone()),
-        };
-        saved.check()?;
+        let replay = Some(Box::new(life.replay.clone()));
+        self.saved.push(Saved { sum: crc32fast::hash(&bytes), replay });
+        self.check(number)?;
         tally.digest(&bytes);
         tally.saved += 1;
-        self.saved.push(saved);
         Ok(())
     }
 
@@ -73,13 +71,14 @@ impl Shelf {
         rng: &mut ChaCha8Rng,
         tally: &mut Tally,
     ) -> Result<(), String> {
-        let own: Vec<(&Saved, &Replay)> =
-            self.saved.iter().filter_map(|saved| Some((saved, saved.replay.as_ref()?))).collect();
-        let Some((saved, replay)) = own.get(rng.random_range(0..own.len().max(1))) else {
+        let saved = self.saved.iter().enumerate();
+        let own: Vec<_> =
+            saved.filter_map(|(number, saved)| Some((number, saved.replay.as_ref()?))).collect();
+        let Some((number, replay)) = own.get(rng.random_range(0..own.len().max(1))) else {
             return Ok(());
         };
-        let _ = life.layer.restore(&saved.path, &saved.registry, "soak").map_err(text)?;
-        life.replay = (*replay).clone();
+        let _ = life.layer.restore(self.path(*number), &self.registry, "soak").map_err(text)?;
+        life.replay = (***replay).clone();
         life.settings_restored();
         tally.restored += 1;
         life.agree()
@@ -92,7 +91,7 @@ impl Shelf {
 
     /// Each checkpoint of the run once more, however old.
     pub(super) fn check_all(&self) -> Result<usize, String> {
-        self.saved.iter().try_for_each(Saved::check)?;
+        (0..self.saved.len()).try_for_each(|number| self.check(number))?;
         Ok(self.saved.len())
     }
 
@@ -114,14 +113,14 @@ impl Shelf {
             "no room for the file" => self.without_room(life, &before)?,
             "a truncated checkpoint" => {
                 let cut = &before[..rng.random_range(0..before.len())];
-                refused(kind, LayerState::from_bytes(cut, &life.registry))?;
+                refused(kind, LayerState::from_bytes(cut, &self.registry))?;
                 true
             }
             "a flipped byte" => {
                 let mut damaged = before.clone();
                 let at = rng.random_range(0..damaged.len());
                 damaged[at] ^= 1 << rng.random_range(0..8);
-                match LayerState::from_bytes(&damaged, &life.registry) {
+                match LayerState::from_bytes(&damaged, &self.registry) {
                     // Blanks in the header mean nothing.
                     Ok(state) if state.to_bytes().map_err(text)? != before => {
                         return Err(format!("a flipped bit in byte {at} loads as another layer"));
@@ -133,8 +132,8 @@ impl Shelf {
                 let happened = life.panicking_pass();
                 if happened {
                     // What a panic left half done is thrown away, as a caller would.
-                    let state = LayerState::from_bytes(&before, &life.registry).map_err(text)?;
-                    life.replace(state)?;
+                    let state = LayerState::from_bytes(&before, &self.registry).map_err(text)?;
+                    life.replace(state, &self.registry)?;
                 }
                 happened
             }
@@ -171,18 +170,6 @@ impl Shelf {
     }
 }
 
-impl Saved {
-    fn check(&self) -> Result<(), String> {
-        let loaded = Layer::load(&self.path, &self.registry)
-            .map_err(|error| format!("{}: {error}", self.path.display()))?;
-        let bytes = loaded.layer_state().to_bytes().map_err(text)?;
-        match crc32fast::hash(&bytes) == self.sum {
-            true => Ok(()),
-            false => Err(format!("{} loads as another layer", self.path.display())),
-        }
-    }
-}
-
 /// A file of an older schema loads, and what it is saved as loads as the same.
 pub(super) fn migrate(folder: &Path, tally: &mut Tally) -> Result<(), String> {
     let registry = Registry::builtin();
@@ -201,6 +188,18 @@ pub(super) fn migrate(folder: &Path, tally: &mut Tally) -> Result<(), String> {
 impl Shelf {
     pub(super) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// A checkpoint loads as what was saved.
+    fn check(&self, number: usize) -> Result<(), String> {
+        let path = self.path(number);
+        let loaded = Layer::load(&path, &self.registry)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let bytes = loaded.layer_state().to_bytes().map_err(text)?;
+        match crc32fast::hash(&bytes) == self.saved[number].sum {
+            true => Ok(()),
+            false => Err(format!("{} loads as another layer", path.display())),
+        }
     }
 }
 

@@ -29,12 +29,21 @@ pub(super) struct Replay {
     pub(super) moments: Moments,
 }
 
+/// The blueprints of every life: the library's, a small one, and the user's.
+pub(super) fn registry(user: &Arc<Shift>) -> Result<Registry, String> {
+    let mut registry = Registry::builtin();
+    let user = Arc::clone(user) as Arc<dyn kasmina_core::UserBlueprint>;
+    registry.register_user(user).map_err(text)?;
+    let small = Blueprint::Bottleneck { width: 3, activation: Activation::Tanh };
+    registry.register("small", small).map_err(text)?;
+    Ok(registry)
+}
+
 /// A layer with its replays.
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) layer: Layer,
     pub(super) replay: Replay,
-    pub(super) registry: Registry,
     pub(super) user: Arc<Shift>,
     adamw: AdamW,
     controller: HeuristicController,
@@ -48,17 +57,14 @@ fn text(error: impl std::fmt::Display) -> String {
 
 impl Life {
     /// A layer of a random layout, every seed dormant.
-    pub(super) fn draw(rng: &mut ChaCha8Rng) -> Result<Self, String> {
+    pub(super) fn draw(
+        rng: &mut ChaCha8Rng,
+        registry: &Registry,
+        user: &Arc<Shift>,
+    ) -> Result<Self, String> {
         let hidden = rng.random_range(1..=96);
         let chunk = rng.random_range(1..=hidden.min(24));
         let layout = SeedLayout::new(hidden, chunk).map_err(text)?;
-        let user = Arc::new(Shift::default());
-        let mut registry = Registry::builtin();
-        registry
-            .register_user(Arc::clone(&user) as Arc<dyn kasmina_core::UserBlueprint>)
-            .map_err(text)?;
-        let small = Blueprint::Bottleneck { width: 3, activation: Activation::Tanh };
-        registry.register("small", small).map_err(text)?;
         let config = LifecycleConfig {
             target_alpha: if rng.random_bool(0.3) { 0.75 } else { 1.0 },
             stabilization_steps: 3,
@@ -72,7 +78,7 @@ impl Life {
             .rng_seed(rng.random())
             .build()
             .map_err(text)?;
-        let rules = controller::HeuristicConfig::new(&registry).map_err(text)?;
+        let rules = controller::HeuristicConfig::new(registry).map_err(text)?;
         Ok(Self {
             replay: Replay {
                 model: Model::new(layout.seeds(), config),
@@ -81,8 +87,7 @@ impl Life {
             controller: HeuristicController::new(rules).map_err(text)?,
             adamw: AdamW { clip_norm: rng.random_bool(0.3).then_some(0.5), ..AdamW::new(0.01) },
             layer,
-            registry,
-            user,
+            user: Arc::clone(user),
             scope: TelemetryScope::default(),
             mode: TelemetryMode::default(),
         })
@@ -356,9 +361,9 @@ impl Life {
     }
 
     fn germination(&self, rng: &mut ChaCha8Rng) -> Result<(Command, Option<u32>), String> {
-        let names: Vec<&str> = self.registry.iter().map(|(name, _)| name).collect();
+        let names: Vec<&str> = self.layer.registry().iter().map(|(name, _)| name).collect();
         let blueprint =
-            self.registry.find(names[rng.random_range(0..names.len())]).map_err(text)?;
+            self.layer.registry().find(names[rng.random_range(0..names.len())]).map_err(text)?;
         let steps = rng.random_range(1..6);
         let (strategy, ramp) = match rng.random_range(0..5) {
             0 => (Strategy::performance_linked(), None),
@@ -435,11 +440,15 @@ impl Life {
     }
 
     /// Another state in the layer's place, of the same moment.
-    pub(super) fn replace(&mut self, state: kasmina_core::LayerState) -> Result<(), String> {
+    pub(super) fn replace(
+        &mut self,
+        state: kasmina_core::LayerState,
+        registry: &Registry,
+    ) -> Result<(), String> {
         let folder = tempfile::tempdir().map_err(text)?;
         let path = folder.path().join("layer.safetensors");
         kasmina_core::checkpoint::save(&state, &path).map_err(text)?;
-        self.layer = Layer::load(&path, &self.registry).map_err(text)?;
+        self.layer = Layer::load(&path, registry).map_err(text)?;
         self.settings_restored();
         self.agree()
     }

@@ -16,6 +16,7 @@ mod user;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rand::{Rng, SeedableRng};
@@ -97,14 +98,16 @@ pub fn main(args: &Args) -> ExitCode {
 fn run(seed: u64, epochs: usize, mut at_boundary: impl FnMut(usize)) -> Result<Tally, String> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut tally = Tally::default();
-    let mut shelf = Shelf::new()?;
-    let mut life = Life::draw(&mut rng)?;
+    let user = Arc::new(user::Shift::default());
+    let registry = life::registry(&user)?;
+    let mut shelf = Shelf::new(registry.clone())?;
+    let mut life = Life::draw(&mut rng, &registry, &user)?;
     let mut left = rng.random_range(LIFE);
     tally.lives = 1;
     for epoch in 0..epochs {
         let at = |error| format!("seed {seed}, epoch {epoch}: {error}");
         if left == 0 {
-            life = Life::draw(&mut rng).map_err(at)?;
+            life = Life::draw(&mut rng, &registry, &user).map_err(at)?;
             left = rng.random_range(LIFE);
             tally.lives += 1;
             shelf.next_life();
