@@ -1,7 +1,7 @@
 //! `cargo xtask validate`: seven integration checks, each line with what proves it.
 //!
 //! A line passed, failed, or could not be checked here, with the reason and what would prove it: nothing passes for not having
-//! been looked at. Each check is a module; [`line`] is what they give.
+//! been looked at. Each check is a module; [`mod@line`] is what they give.
 
 mod backward;
 mod components;
