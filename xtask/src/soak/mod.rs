@@ -1,11 +1,12 @@
 //! `cargo xtask soak`: full lives of random layers for many epochs, with faults, beside replays that must agree.
 //!
-//! - `life` is a layer with everything that happens to it, `model` the lifecycle's replay and `judge` the f64 oracle's.
+//! - `life` is a layer with everything that happens to it, `commands` what is asked of it, `model` the lifecycle's replay and `judge` the f64 oracle's.
 //! - `faults` keeps the checkpoints, and injects what goes wrong; `user` is a blueprint that panics on demand.
 //! - `resources` watches memory, files and threads, `tally` counts and keeps a digest: the same seed gives the same run.
 //!
 //! A failure ends the run and names seed and epoch; `--seed` with that number comes to the same place.
 
+mod commands;
 mod faults;
 mod judge;
 mod life;
