@@ -55,6 +55,8 @@ pub use memory::{
 pub use module::Module;
 pub use occupancy::BlockSuggestion;
 pub use raw::{CUresult, DeviceAttribute, FunctionAttribute};
+#[doc(hidden)]
+pub use self_check::argument_bytes;
 pub use self_check::{SelfCheck, self_check};
 pub use stream::{Stream, StreamPriorities};
 pub use unavailable::Unavailable;

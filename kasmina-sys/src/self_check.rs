@@ -2,6 +2,7 @@
 
 use crate::KERNELS;
 use crate::arch::Arch;
+use crate::arguments::KernelArguments;
 use crate::context::Context;
 use crate::device::Device;
 use crate::error::Error;
@@ -33,6 +34,15 @@ pub struct SelfCheck {
     pub checksum: u32,
 }
 
+type Probe = (DevicePointer<u32>, u32, DevicePointer<u32>);
+
+/// Bytes of each argument that a kernel of this crate is launched with, for checks against what the compiler said; `None` for a
+/// name that the library never launches.
+#[doc(hidden)]
+pub fn argument_bytes(kernel: &str) -> Option<&'static [usize]> {
+    (kernel == "kasmina_probe").then_some(Probe::SIZES)
+}
+
 /// Launches the probe kernel on `device` and compares with the host.
 ///
 /// # Errors
@@ -50,7 +60,7 @@ pub fn self_check(device: Device) -> Result<SelfCheck, Error> {
     let expected_code = image.code_for(device.capability()?, device.driver().version())?;
     let context = Context::primary(device)?;
     let module = Module::load(&context, image.fatbin()?)?;
-    let kernel = module.kernel::<(DevicePointer<u32>, u32, DevicePointer<u32>)>("kasmina_probe")?;
+    let kernel = module.kernel::<Probe>("kasmina_probe")?;
 
     let words: Vec<u32> = (0..WORDS).map(|i| i.rotate_left(11) ^ 0xA5A5_5A5A).collect();
     let stream = Stream::new(&context)?;

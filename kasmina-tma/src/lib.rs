@@ -19,6 +19,8 @@ mod window;
 pub use builder::GeometryBuilder;
 pub use cache::{CacheStats, DescriptorCache, ForeignId};
 pub use data_type::{DataType, UnknownDataType};
+#[doc(hidden)]
+pub use device::argument_bytes;
 pub use device::{
     Base, EditWay, Edited, MapEditor, MapPatch, MapTable, NotPatchable, PassedOver, TableError,
     WhyNot,

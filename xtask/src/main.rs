@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, bindings, build_kernels, doctor, gpu_bundle, make_cases, variants, verify};
+use xtask::{
+    bench, bindings, build_kernels, doctor, gpu_bundle, make_cases, soak, validate, variants,
+    verify,
+};
 
 #[derive(Debug, Parser)]
 #[command(name = "xtask", about = "Commands of the Kasmina workspace", version)]
@@ -24,6 +27,10 @@ enum Command {
     Doctor(doctor::Args),
     /// Make a folder of GPU tests that runs on a machine with a driver and no Rust
     GpuBundle(gpu_bundle::Args),
+    /// Run random layers through full lives, with faults, beside replays that must agree
+    Soak(soak::Args),
+    /// Check that everything fits together, and say what proves each line
+    Validate(validate::Args),
     /// Write the sources that instantiate the streaming kernels, from their table
     Variants(variants::Args),
     /// Run verification cases through a backend and judge what comes out
@@ -39,6 +46,8 @@ fn main() -> ExitCode {
         Command::BuildKernels(args) => build_kernels::main(&args),
         Command::Doctor(args) => doctor::main(&args),
         Command::GpuBundle(args) => gpu_bundle::main(&args),
+        Command::Soak(args) => soak::main(&args),
+        Command::Validate(args) => validate::main(&args),
         Command::Variants(args) => variants::main(&args),
         Command::Verify(args) => verify::main(&args),
         Command::MakeCases(args) => make_cases::main(&args),

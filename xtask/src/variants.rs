@@ -45,6 +45,14 @@ pub fn main(args: &Args) -> ExitCode {
     }
 }
 
+/// The names of the files in `folder` that are not the table's.
+///
+/// # Errors
+/// None now; what cannot be read differs.
+pub(crate) fn stale(folder: &Path) -> Result<Vec<String>, String> {
+    sources(folder, true)
+}
+
 /// The names of the files that were not the table's; they are now, unless only checked.
 fn sources(folder: &Path, check: bool) -> Result<Vec<String>, String> {
     let mut stale = Vec::new();

@@ -1,5 +1,6 @@
 //! The workspace as files: its root, and the crates in it that carry kernels, as Cargo knows them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -59,6 +60,30 @@ pub fn kernel_sets(root: &Path) -> Result<Vec<KernelSet>, WorkspaceError> {
     Ok(sets)
 }
 
+/// A member of the workspace, and the features that can be asked of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The package.
+    pub name: String,
+    /// Its features but `default`, in order of name.
+    pub features: Vec<String>,
+    /// Whether it may be published.
+    pub is_published: bool,
+}
+
+/// Every member of the workspace at `root`.
+///
+/// # Errors
+/// Cargo does not understand the workspace.
+pub fn members(root: &Path) -> Result<Vec<Member>, WorkspaceError> {
+    let member = |package: Package| Member {
+        features: package.features.into_keys().filter(|name| name != "default").collect(),
+        is_published: package.publish.is_none_or(|registries| !registries.is_empty()),
+        name: package.name,
+    };
+    Ok(metadata(root)?.packages.into_iter().map(member).collect())
+}
+
 /// What `cargo metadata` says, as far as it is needed here.
 #[derive(Debug, Deserialize)]
 struct Metadata {
@@ -71,6 +96,9 @@ struct Package {
     manifest_path: PathBuf,
     links: Option<String>,
     dependencies: Vec<Dependency>,
+    features: BTreeMap<String, Vec<String>>,
+    /// The registries that it may go to: none where it may go nowhere, `None` for any.
+    publish: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -132,6 +160,15 @@ mod tests {
         let sets = kernel_sets(&root).expect("it is read");
         let sys = sets.iter().find(|set| set.package == "kasmina-sys").expect("it has kernels");
         assert!(sys.units.iter().any(|unit| unit.name == "probe"));
+    }
+
+    #[test]
+    fn members_have_their_features_and_say_whether_they_are_published() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let members = members(here.parent().expect("the workspace")).expect("it is read");
+        let find = |name: &str| members.iter().find(|one| one.name == name).expect("a member");
+        assert!(find("kasmina-core").is_published && !find("xtask").is_published);
+        assert_eq!(find("kasmina-core").features, ["candle"]);
     }
 
     #[test]

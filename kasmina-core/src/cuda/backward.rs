@@ -81,7 +81,9 @@ struct MapKey {
     geometry: Geometry,
 }
 
-type BulkTensorArguments = (TensorMap, TensorMap, TensorMap, ByValue<BackwardParams>);
+pub(super) type BulkTensorBackward = (TensorMap, TensorMap, TensorMap, ByValue<BackwardParams>);
+pub(super) type PlainBackward = (ByValue<BackwardParams>,);
+pub(super) type Finalize = (ByValue<FinalizeParams>,);
 
 /// Rows that a thread takes at a time, `kBackwardRows` of `kernels/stream_backward_worker.cuh`: stages of two matrices are small
 /// enough then that several fit.
@@ -210,13 +212,13 @@ impl Streams {
             let [x, grad_y, grad_x] = [(0, x), (1, grad_y), (2, grad_x)]
                 .map(|(i, view)| state.map(i, &stream, variant.dtype, *view, geometry));
             let maps = (x?, grad_y?, grad_x?, ByValue(params));
-            let kernel = columns.engine.kernel::<BulkTensorArguments>(&image, &name)?;
+            let kernel = columns.engine.kernel::<BulkTensorBackward>(&image, &name)?;
             // SAFETY: the parameters are the kernel's; every address in them is of memory that lives until the kernel is done:
             // ours is freed on this stream, and the caller has joined the matrices'; the layout of the shared memory is what
             // `shared_bytes` counts.
             unsafe { kernel.launch(&stream, &config, maps) }?;
         } else {
-            let kernel = columns.engine.kernel::<(ByValue<BackwardParams>,)>(&image, &name)?;
+            let kernel = columns.engine.kernel::<PlainBackward>(&image, &name)?;
             // SAFETY: as above.
             unsafe { kernel.launch(&stream, &config, (ByValue(params),)) }?;
         }
@@ -259,7 +261,7 @@ impl Streams {
             true => ("kasmina_finalize_block", count),
             false => ("kasmina_finalize_warp", count.div_ceil(FINALIZE_WARPS)),
         };
-        let kernel = engine.kernel::<(ByValue<FinalizeParams>,)>("finalize", name)?;
+        let kernel = engine.kernel::<Finalize>("finalize", name)?;
         let config = LaunchConfig::new(blocks, FINALIZE_THREADS);
         // SAFETY: the parameters are the kernel's; the jobs, and the memory that they name, are the caller's until the kernel is
         // done; the sums are ours, freed on this stream.

@@ -17,6 +17,11 @@ const KEPT: usize = 4;
 /// Blocks of a kernel that walks records.
 const MOST_BLOCKS: u32 = 1024;
 
+/// What the kernels take.
+pub(super) type Collect = (u64, u64, ByValue<Geometry>);
+pub(super) type TileFlags = (u64, u64, ByValue<Geometry>);
+pub(super) type Empty = (u64, u64);
+
 /// A record that blocks accumulate.
 pub(super) trait Record: DeviceCopy {
     /// The kernel that moves accumulators to the seeds' totals.
@@ -119,8 +124,7 @@ impl<R: Record> Cuts<R> {
         totals: &DeviceBuffer<R>,
     ) -> Result<(), CudaError> {
         for cut in self.kept.iter_mut().filter(|cut| cut.counted) {
-            let kernel =
-                columns.engine.kernel::<(u64, u64, ByValue<Geometry>)>(IMAGE, R::COLLECT)?;
+            let kernel = columns.engine.kernel::<Collect>(IMAGE, R::COLLECT)?;
             let blocks = cut.geometry.seeds.div_ceil(THREADS / 32).min(MOST_BLOCKS);
             let config = LaunchConfig::new(blocks, THREADS);
             let arguments = (cut.accumulators(), totals.address(), ByValue(cut.geometry));
@@ -144,9 +148,7 @@ impl<R: Record> Cut<R> {
             self.counted = true;
         }
         if self.generation != Some(columns.generation) {
-            let kernel = columns
-                .engine
-                .kernel::<(u64, u64, ByValue<Geometry>)>(IMAGE, "kasmina_tile_flags")?;
+            let kernel = columns.engine.kernel::<TileFlags>(IMAGE, "kasmina_tile_flags")?;
             let config = LaunchConfig::new(self.geometry.tiles.div_ceil(THREADS / 32), THREADS);
             let arguments =
                 (columns.flags.address(), self.tile_flags.address(), ByValue(self.geometry));
@@ -167,7 +169,7 @@ pub(super) fn empty<R: Record>(
         return Ok(());
     }
     let count = records.len() as u64;
-    let kernel = columns.engine.kernel::<(u64, u64)>(IMAGE, R::EMPTY)?;
+    let kernel = columns.engine.kernel::<Empty>(IMAGE, R::EMPTY)?;
     let blocks = count.div_ceil(u64::from(THREADS)).min(u64::from(MOST_BLOCKS)) as u32;
     let config = LaunchConfig::new(blocks, THREADS);
     // SAFETY: the arguments are the kernel's; the records are that many and freed on this stream.

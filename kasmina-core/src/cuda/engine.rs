@@ -18,8 +18,10 @@ use super::variants::{ForwardVariant, forward_image};
 use super::{CudaError, KERNELS};
 
 /// The kernels that load and store through tensor maps take one of x and one of y.
-type BulkTensorKernel = Kernel<(TensorMap, TensorMap, ByValue<ForwardParams>)>;
-type PlainKernel = Kernel<(ByValue<ForwardParams>,)>;
+pub(super) type BulkTensorForward = (TensorMap, TensorMap, ByValue<ForwardParams>);
+pub(super) type PlainForward = (ByValue<ForwardParams>,);
+type BulkTensorKernel = Kernel<BulkTensorForward>;
+type PlainKernel = Kernel<PlainForward>;
 
 /// The least that code with bulk copies is compiled for.
 const BULK_CAPABILITY: ComputeCapability = ComputeCapability::new(9, 0);

@@ -22,8 +22,10 @@ const SCRATCH_FLOATS: u64 = 1 << 26;
 const MERGE_IMAGE: &str = "matrices_merge";
 const MERGE_KERNEL: &str = "kasmina_matrix_merge";
 
-type MatrixKernel = Kernel<(ByValue<MatrixParams>,)>;
-type MergeKernel = Kernel<(ByValue<MergeParams>,)>;
+pub(super) type Matrix = (ByValue<MatrixParams>,);
+pub(super) type Merge = (ByValue<MergeParams>,);
+type MatrixKernel = Kernel<Matrix>;
+type MergeKernel = Kernel<Merge>;
 
 /// Device memory of the matrix passes that is kept from call to call. Work lists are made anew when the shape or the set of jobs
 /// changes, which waits for the stream; otherwise nothing waits.

@@ -10,6 +10,7 @@ mod columns;
 mod cuts;
 mod engine;
 mod error;
+mod facts;
 mod forward;
 mod geometry;
 mod job;
@@ -37,6 +38,8 @@ mod whole_input;
 pub use backward::{Backward, BackwardReport};
 pub use engine::Engine;
 pub use error::CudaError;
+#[doc(hidden)]
+pub use facts::{StreamingKernel, argument_bytes, streaming_kernels};
 pub use forward::{Forward, ForwardReport, Streams};
 pub use layer::{CudaLayer, LayerReport, OptimizerSummary};
 pub use matrix::{DeviceMatMut, DeviceMatRef};

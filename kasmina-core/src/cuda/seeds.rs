@@ -80,7 +80,7 @@ pub(super) fn lower(
     } else {
         ("kasmina_lower_by_block", count)
     };
-    let kernel = columns.engine.kernel::<(u64, u32, u64, u32, u64)>(SEEDS, name)?;
+    let kernel = columns.engine.kernel::<Lower>(SEEDS, name)?;
     let all = jobs.host.len() as u32;
     let arguments = (jobs.device, all, changed, count, columns.programs.address());
     let config = LaunchConfig::new(blocks, LOWER_THREADS);
@@ -92,7 +92,7 @@ pub(super) fn lower(
 /// `AdamW` of `kernels/kasmina_adamw.cuh`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
-struct RawAdamW {
+pub(super) struct RawAdamW {
     learning_rate: f64,
     beta1: f64,
     beta2: f64,
@@ -110,6 +110,13 @@ impl From<&AdamW> for RawAdamW {
         Self { learning_rate, beta1, beta2, epsilon, weight_decay, clip_norm }
     }
 }
+
+/// What the kernels of this file take.
+pub(super) type Lower = (u64, u32, u64, u32, u64);
+pub(super) type AdamWSmall = (u64, u32, u32, ByValue<RawAdamW>);
+pub(super) type AdamWAlone = (u64, u32, ByValue<RawAdamW>);
+pub(super) type AdamWMeasure = (u64, u64);
+pub(super) type AdamWShared = (u64, u64, ByValue<RawAdamW>);
 
 /// Threads of an optimizer's block.
 const ADAMW_THREADS: u32 = 256;
@@ -141,14 +148,14 @@ pub(super) fn optimizer_step(
     let settings = ByValue(RawAdamW::from(adamw));
     let per_block = if count > MANY { ADAMW_THREADS / 32 } else { 1 };
     let threads = ADAMW_THREADS;
-    let small = engine.kernel::<(u64, u32, u32, ByValue<RawAdamW>)>(SEEDS, "kasmina_adamw")?;
+    let small = engine.kernel::<AdamWSmall>(SEEDS, "kasmina_adamw")?;
     let config = LaunchConfig::new(count.div_ceil(per_block), threads);
     // SAFETY: there are `count` jobs, whose memory is live, of this stream, and no other job's.
     unsafe { small.launch(stream, &config, (jobs, count, per_block, settings)) }?;
 
     let pooled = matches!(engine.context().allocator(), Allocator::Pool(_));
     if count > MOST_SHARED || !pooled || stream.is_capturing()? {
-        let alone = engine.kernel::<(u64, u32, ByValue<RawAdamW>)>(SEEDS, "kasmina_adamw_alone")?;
+        let alone = engine.kernel::<AdamWAlone>(SEEDS, "kasmina_adamw_alone")?;
         let blocks = count.min(engine.multiprocessors() * 4);
         // SAFETY: as above.
         return Ok(unsafe {
@@ -156,9 +163,9 @@ pub(super) fn optimizer_step(
         }?);
     }
     let found = DeviceBuffer::<u8>::unwritten(stream, count as usize * LARGE_SEED_BYTES)?;
-    let measure = engine.kernel::<(u64, u64)>(SEEDS, "kasmina_adamw_measure")?;
-    let check = engine.kernel::<(u64, u64, ByValue<RawAdamW>)>(SEEDS, "kasmina_adamw_check")?;
-    let apply = engine.kernel::<(u64, u64, ByValue<RawAdamW>)>(SEEDS, "kasmina_adamw_apply")?;
+    let measure = engine.kernel::<AdamWMeasure>(SEEDS, "kasmina_adamw_measure")?;
+    let check = engine.kernel::<AdamWShared>(SEEDS, "kasmina_adamw_check")?;
+    let apply = engine.kernel::<AdamWShared>(SEEDS, "kasmina_adamw_apply")?;
     let config = LaunchConfig::new([(SHARING_BLOCKS / count).clamp(1, SLICES), count], threads);
     let found = found.address();
     // SAFETY: as above, and `found` has a place for each job's findings; it is freed on this stream, after the kernels.

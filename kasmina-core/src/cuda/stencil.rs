@@ -15,7 +15,7 @@ use crate::DType;
 /// `StencilParams` of `kernels/stencil_pipeline.cuh`; addresses are the device's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
-struct StencilParams {
+pub(super) struct StencilParams {
     x: u64,
     g: u64,
     out: u64,
@@ -42,7 +42,8 @@ struct StencilParams {
 
 const _: () = assert!(size_of::<StencilParams>() == 136, "as in stencil_pipeline.cuh");
 
-type StencilKernel = Kernel<(ByValue<StencilParams>,)>;
+pub(super) type Stencil = (ByValue<StencilParams>,);
+type StencilKernel = Kernel<Stencil>;
 
 /// Device memory of the filter passes that is kept from call to call.
 #[derive(Debug, Default)]

@@ -26,7 +26,7 @@ const STRICT_BLOCKS: u32 = 3;
 /// `StrictParams` of `kernels/whole_input.cuh`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
-struct StrictParams {
+pub(super) struct StrictParams {
     x: u64,
     pitch: u64,
     fixed: RawBounds,
@@ -50,6 +50,8 @@ const _: () = assert!(
         && std::mem::offset_of!(StrictParams, sigmas) == 88,
     "as in kernels/whole_input.cuh"
 );
+
+pub(super) type Strict = (ByValue<StrictParams>,);
 
 /// How the matrix of a reduction over all of it is cut.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -105,7 +107,7 @@ pub(super) fn strict_bounds(
     let packet = u64::from(PACKET_BYTES);
     let aligned = x.address.is_multiple_of(packet) && cut.pitch.is_multiple_of(packet);
     let name = format!("kasmina_strict_{dtype}{}", if aligned { "" } else { "_scalar" });
-    let kernel = engine.kernel::<(ByValue<StrictParams>,)>(WHOLE_INPUT, &name)?;
+    let kernel = engine.kernel::<Strict>(WHOLE_INPUT, &name)?;
     let most = engine.multiprocessors().max(1) * STRICT_BLOCKS;
     if scratch.kept.is_none() {
         let partials = DeviceBuffer::unwritten(&columns.stream, most as usize)?;
@@ -138,7 +140,7 @@ pub(super) fn strict_bounds(
 /// `HistogramParams` of `kernels/whole_input.cuh`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
-struct HistogramParams {
+pub(super) struct HistogramParams {
     x: u64,
     pitch: u64,
     histograms: u64,
@@ -157,6 +159,8 @@ const _: () = assert!(
     size_of::<HistogramParams>() == 64 && std::mem::offset_of!(HistogramParams, tile_columns) == 56,
     "as in kernels/whole_input.cuh"
 );
+
+pub(super) type HistogramOf = (ByValue<HistogramParams>,);
 
 /// Bytes of a `PartialHistogram`.
 const PARTIAL_HISTOGRAM_BYTES: u32 = 400;
@@ -230,7 +234,7 @@ pub(super) fn count_histograms(
         padding: 0,
     };
     let name = format!("kasmina_histogram_{dtype}");
-    let kernel = columns.engine.kernel::<(ByValue<HistogramParams>,)>(WHOLE_INPUT, &name)?;
+    let kernel = columns.engine.kernel::<HistogramOf>(WHOLE_INPUT, &name)?;
     let config =
         LaunchConfig::new(blocks, WORKERS).shared_bytes(seeds_per_tile * PARTIAL_HISTOGRAM_BYTES);
     launch(&kernel, &columns.stream, &config, (ByValue(params),))

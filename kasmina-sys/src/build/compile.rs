@@ -9,6 +9,7 @@ use super::nvcc::Nvcc;
 use super::ptx::{self, TensorUse};
 use super::record::Record;
 use super::report::{Resources, parse_resources};
+use super::signature::Signature;
 use super::sources::{KernelSet, Unit};
 use super::{BuildError, Hash};
 use crate::arch::{Arch, CodeKind};
@@ -58,7 +59,7 @@ pub fn compile(
     let mut resources = parse_resources(&text);
     // In the order of the architectures, whichever of them was done first.
     resources.sort_by_key(|row| archs.iter().position(|arch| *arch == row.arch));
-    let tensors = tensor_uses(nvcc, unit, archs, &scratch.intermediates, &resources)?;
+    let (tensors, signatures) = read_ptx(nvcc, unit, archs, &scratch.intermediates, &resources)?;
     let record = Record {
         sources,
         fatbin: Hash::of(&fatbin),
@@ -66,6 +67,7 @@ pub fn compile(
         archs: archs.to_vec(),
         resources,
         tensors,
+        signatures,
     };
     fs::write(&scratch.record, record.to_text()).map_err(BuildError::io(&scratch.record))?;
     for (from, to) in [(&scratch.fatbin, unit.fatbin_path()), (&scratch.record, unit.record_path())]
@@ -117,13 +119,13 @@ fn command(
 
 /// Reads the PTX of every architecture, and makes sure that the assembler's words were understood: a kernel without numbers
 /// would pass every check of them.
-fn tensor_uses(
+fn read_ptx(
     nvcc: &Nvcc,
     unit: &Unit,
     archs: &[Arch],
     intermediates: &Path,
     resources: &[Resources],
-) -> Result<Vec<TensorUse>, BuildError> {
+) -> Result<(Vec<TensorUse>, Vec<Signature>), BuildError> {
     let mut modules = Vec::new();
     for entry in fs::read_dir(intermediates).map_err(BuildError::io(intermediates))? {
         let path = entry.map_err(BuildError::io(intermediates))?.path();
@@ -138,7 +140,7 @@ fn tensor_uses(
         arch,
         what,
     };
-    let mut uses = Vec::new();
+    let (mut uses, mut signatures) = (Vec::new(), Vec::new());
     for &arch in archs {
         let target = ptx::target(arch);
         let module = modules.iter().find(|module| module.target == target);
@@ -152,8 +154,9 @@ fn tensor_uses(
             return Err(unreported(arch, format!("register count of {name}")));
         }
         uses.extend(module.uses(arch));
+        signatures.extend(module.signatures(arch));
     }
-    Ok(uses)
+    Ok((uses, signatures))
 }
 
 /// Every header below our own folders that the compiler read must be one that the scan found: else its changes would go unseen.

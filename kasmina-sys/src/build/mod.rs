@@ -27,6 +27,7 @@ mod ptx;
 mod record;
 mod report;
 mod script;
+mod signature;
 mod sources;
 
 use std::path::PathBuf;
@@ -47,6 +48,7 @@ pub use ptx::{TensorUse, without_bulk_tensor};
 pub use record::{Record, Status, status};
 pub use report::{Resources, parse_resources};
 pub use script::{build_script, headers_variable};
+pub use signature::Signature;
 pub use sources::{KernelSet, Unit};
 
 /// The folder of a crate's kernels, beside its manifest.

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::signature::{Signature, parameter_bytes};
 use crate::arch::{Arch, CodeKind};
 
 /// A kernel's use of tensor maps, in the code for one architecture. Functions that it calls count as part of it.
@@ -79,6 +80,8 @@ pub(super) struct Module {
 /// Counts of one body, and every name in it that might be a function's.
 #[derive(Debug, Default)]
 struct Function {
+    /// Bytes of each parameter; `None` where one was not understood.
+    parameters: Option<Vec<u32>>,
     takes_map: bool,
     loads: u32,
     stores: u32,
@@ -121,11 +124,15 @@ impl Module {
             name = at.next()?;
         }
         let mut map = None;
+        let mut bytes = Some(Vec::new());
         loop {
             match at.next()? {
                 "(" => {
-                    let mut parameters = at.until_closing("(", ")").split(|token| *token == ",");
-                    map = parameters.find_map(Parameter::with_room_for_a_map);
+                    let list = at.until_closing("(", ")");
+                    let parameters =
+                        list.split(|token| *token == ",").filter(|one| !one.is_empty());
+                    map = parameters.clone().find_map(Parameter::with_room_for_a_map);
+                    bytes = parameters.map(parameter_bytes).collect();
                 }
                 "{" => break,
                 ";" => return Some(()),
@@ -133,7 +140,7 @@ impl Module {
             }
         }
         let body = at.until_closing("{", "}");
-        let mut function = Function::default();
+        let mut function = Function { parameters: bytes, ..Function::default() };
         body.iter().for_each(|token| function.count(token));
         function.takes_map = map.is_some_and(|map| !(map.bytes == MAP_BYTES && map.is_read(body)));
         if is_kernel {
@@ -146,6 +153,15 @@ impl Module {
     /// The kernels' names, in the order of the file.
     pub(super) fn kernels(&self) -> &[String] {
         &self.kernels
+    }
+
+    /// What every kernel takes, in code for `arch`; a kernel with a parameter that was not understood is left out.
+    pub(super) fn signatures(&self, arch: Arch) -> Vec<Signature> {
+        let signature = |name: &String| {
+            let parameter_bytes = self.functions.get(name)?.parameters.clone()?;
+            Some(Signature { function: name.clone(), arch, parameter_bytes })
+        };
+        self.kernels.iter().filter_map(signature).collect()
     }
 
     /// Every kernel's use of tensor maps, in code for `arch`.
@@ -365,6 +381,21 @@ mod tests {
                 TensorUse { edits: 1, ..kernel("plain", SM_90A) },
             ]
         );
+    }
+
+    #[test]
+    fn signatures_are_the_bytes_of_each_parameter() {
+        let module = Module::parse(PTX).expect("it is PTX");
+        let signature = |function: &str, bytes: &[u32]| Signature {
+            function: function.to_owned(),
+            arch: SM_90A,
+            parameter_bytes: bytes.to_vec(),
+        };
+        let expected = [signature("k", &[128, 8]), signature("plain", &[256, 8])];
+        assert_eq!(module.signatures(SM_90A), expected);
+        let odd = ".target sm_90\n.entry none() { ret; }\n.entry odd(.param .novelty a) { ret; }";
+        let module = Module::parse(odd).expect("it is PTX");
+        assert_eq!(module.signatures(SM_90A), [signature("none", &[])]);
     }
 
     #[test]

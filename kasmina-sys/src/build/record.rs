@@ -6,6 +6,7 @@ use std::fs;
 use super::nvcc::Release;
 use super::ptx::TensorUse;
 use super::report::Resources;
+use super::signature::Signature;
 use super::sources::Unit;
 use super::{BuildError, Hash};
 use crate::arch::Arch;
@@ -28,6 +29,8 @@ pub struct Record {
     pub resources: Vec<Resources>,
     /// What each kernel does with tensor maps, for machine code and PTX.
     pub tensors: Vec<TensorUse>,
+    /// What each kernel takes, for machine code and PTX. Empty in records that were written before this was kept.
+    pub signatures: Vec<Signature>,
 }
 
 /// What stands beside a `.cu` file.
@@ -102,6 +105,13 @@ impl Record {
                 row.function, row.arch, row.loads, row.stores, row.edits
             );
         }
+        for row in &self.signatures {
+            let _ = write!(text, "takes {} {}", row.function, row.arch);
+            for bytes in &row.parameter_bytes {
+                let _ = write!(text, " {bytes}");
+            }
+            text.push('\n');
+        }
         text
     }
 
@@ -113,6 +123,7 @@ impl Record {
         }
         let (mut sources, mut fatbin, mut nvcc) = (None, None, None);
         let (mut archs, mut resources, mut tensors) = (Vec::new(), Vec::new(), Vec::new());
+        let mut signatures = Vec::new();
         for line in lines {
             let (key, value) = line.split_once(' ')?;
             match key {
@@ -122,11 +133,12 @@ impl Record {
                 "arch" => archs.push(value.parse().ok()?),
                 "kernel" => resources.push(parse_kernel(value)?),
                 "tensor" => tensors.push(parse_tensor(value)?),
+                "takes" => signatures.push(parse_signature(value)?),
                 _ => return None,
             }
         }
         let (sources, fatbin, nvcc) = (sources?, fatbin?, nvcc?);
-        Some(Self { sources, fatbin, nvcc, archs, resources, tensors })
+        Some(Self { sources, fatbin, nvcc, archs, resources, tensors, signatures })
     }
 }
 
@@ -165,6 +177,13 @@ fn parse_tensor(value: &str) -> Option<TensorUse> {
     })
 }
 
+fn parse_signature(value: &str) -> Option<Signature> {
+    let mut words = value.split(' ');
+    let (function, arch) = (words.next()?.to_owned(), words.next()?.parse().ok()?);
+    let parameter_bytes = words.map(|word| word.parse().ok()).collect::<Option<_>>()?;
+    Some(Signature { function, arch, parameter_bytes })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +215,13 @@ mod tests {
                     edits: 7,
                 })
                 .to_vec(),
+            signatures: [vec![], vec![8, 128]]
+                .map(|parameter_bytes| Signature {
+                    function: "k".into(),
+                    arch: Arch::new(9, 0, CodeKind::Ptx),
+                    parameter_bytes,
+                })
+                .to_vec(),
         }
     }
 
@@ -214,6 +240,7 @@ mod tests {
         assert_eq!(Record::parse(&text.replace("record 2", "record 1")), None);
         assert_eq!(Record::parse(&format!("{text}novelty x\n")), None);
         assert_eq!(Record::parse(&text.replace(" map ", " maybe ")), None);
+        assert_eq!(Record::parse(&text.replace(" 8 128", " 8 x")), None);
     }
 
     proptest! {

@@ -45,4 +45,19 @@ pub use records::{BoundsRecord, CountRecord, ExtremaRecord, FloatSum, IntegerSum
 pub use reducer::{Launch, Reducer};
 pub use segments::{NO_SUM_BITS, is_no_sum};
 
+/// Bytes of each argument that a kernel of this crate is launched with, for checks against what the compiler said; `None` for a
+/// name that the host never launches.
+#[doc(hidden)]
+pub fn argument_bytes(kernel: &str) -> Option<&'static [usize]> {
+    use kasmina_sys::{ByValue, KernelArguments};
+
+    let rest = kernel.strip_prefix("kasmina_")?;
+    Some(match rest.split('_').next()? {
+        "flat" | "pieces" => <(ByValue<params::PieceParams>,)>::SIZES,
+        "plain" | "ragged" | "queued" => <(ByValue<params::SegmentParams>,)>::SIZES,
+        "columns" | "merge" => <(ByValue<params::ColumnParams>,)>::SIZES,
+        _ => return None,
+    })
+}
+
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));

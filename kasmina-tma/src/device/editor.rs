@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytemuck::{Pod, Zeroable};
 use kasmina_sys::{
     Arch, BUILD_COMMAND, ByValue, CUresult, ComputeCapability, Context, DevicePointer, Error,
-    Kernel, LaunchConfig, Module, Stream, Unavailable,
+    Kernel, KernelArguments, LaunchConfig, Module, Stream, Unavailable,
 };
 
 use super::patch::MapPatch;
@@ -82,9 +82,24 @@ pub(super) struct PatchBatch {
     pub(super) patches: [MapPatch; BATCH],
 }
 
-type WriteKernel = Kernel<(DevicePointer<TensorMap>, ByValue<MapBatch>)>;
-type PatchKernel = Kernel<(DevicePointer<TensorMap>, ByValue<PatchBatch>)>;
-type PatchFromKernel = Kernel<(DevicePointer<TensorMap>, u32, DevicePointer<MapPatch>)>;
+type Write = (DevicePointer<TensorMap>, ByValue<MapBatch>);
+type Patch = (DevicePointer<TensorMap>, ByValue<PatchBatch>);
+type PatchFrom = (DevicePointer<TensorMap>, u32, DevicePointer<MapPatch>);
+type WriteKernel = Kernel<Write>;
+type PatchKernel = Kernel<Patch>;
+type PatchFromKernel = Kernel<PatchFrom>;
+
+/// Bytes of each argument that a kernel of this crate is launched with, for checks against what the compiler said; `None` for a
+/// name that the library never launches.
+#[doc(hidden)]
+pub fn argument_bytes(kernel: &str) -> Option<&'static [usize]> {
+    Some(match kernel {
+        "kasmina_tma_write_maps" => Write::SIZES,
+        "kasmina_tma_patch_maps" => Patch::SIZES,
+        "kasmina_tma_patch_maps_from" => PatchFrom::SIZES,
+        _ => return None,
+    })
+}
 
 /// Writes maps in a context. Clones share the loaded kernels; where they were used, the last clone to go waits for what is
 /// queued in the context, since it unloads them.

@@ -10,6 +10,8 @@ mod editor;
 mod patch;
 mod table;
 
+#[doc(hidden)]
+pub use editor::argument_bytes;
 pub use editor::{EditWay, MapEditor, PassedOver, WhyNot};
 pub use patch::{MapPatch, NotPatchable};
 pub use table::{Base, Edited, MapTable, TableError};

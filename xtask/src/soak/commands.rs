@@ -1,0 +1,206 @@
+//! What is asked of a layer in the soak: random commands, legal and not, and the epoch boundary; the table and the engine have to
+//! answer the same.
+
+use kasmina_core::graft::Strategy;
+use kasmina_core::{
+    Command, Controller, Decision, Germination, HeuristicController, Lifecycle, Objective,
+    SeedSignals,
+};
+use kasmina_oracle::lifecycle::Command as Verb;
+use kasmina_telemetry::TelemetryReport;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::life::{Life, text};
+use super::tally::Tally;
+
+impl Life {
+    /// A random command to a random seed, legal or not: engine and table have to say the same.
+    pub(super) fn command(
+        &mut self,
+        rng: &mut ChaCha8Rng,
+        tally: &mut Tally,
+    ) -> Result<(), String> {
+        let seeds = self.layer.layout().seeds();
+        match rng.random_range(0..80) {
+            0 if rng.random_bool(0.25) => {
+                let (ours, theirs) = (self.replay.model.roll_back(), self.layer.roll_back("soak"));
+                return same("a roll-back", ours, theirs.is_ok());
+            }
+            1 | 2 => {
+                let seed = rng.random_range(0..seeds);
+                let ours = self.replay.model.withdraw(seed);
+                return same("a withdrawal", ours, self.layer.withdraw(seed).is_some());
+            }
+            3 | 4 => {
+                let seed = rng.random_range(0..seeds);
+                let signals = SeedSignals::loss(f64::from(rng.random_range(0.0f32..2.0)));
+                let owns = self.layer.lifecycle().grown(seed).is_some();
+                return same("a record", owns, self.layer.record(seed, signals).is_ok());
+            }
+            _ => {}
+        }
+        let seed = if rng.random_bool(0.02) { seeds } else { rng.random_range(0..seeds) };
+        // Mostly what leads on, or nothing would ever be grown.
+        let state = self.replay.model.seeds.get(seed).map_or(0, |seed| seed.state);
+        let verb = match (rng.random_bool(0.8), state) {
+            (true, state) if usize::from(state) < ON.len() => ON[usize::from(state)],
+            (true, _) => Verb::Reset,
+            (false, _) => ALL[rng.random_range(0..ALL.len())],
+        };
+        let (command, ramp) = self.spell(verb, rng)?;
+        let legal = self.replay.model.command(seed, verb, ramp);
+        let accepted = self.layer.command(seed, command, "soak");
+        if let Err(error) = &accepted {
+            tally.refused += 1;
+            let names_it = error.to_string().contains(&format!("seed {seed}"));
+            if !names_it && !matches!(error, kasmina_core::Error::RollBackPending) {
+                return Err(format!("a refusal names no seed: {error}"));
+            }
+        }
+        tally.commands += 1;
+        same(&format!("{verb:?} to seed {seed} in state {state}"), legal, accepted.is_ok())
+    }
+
+    fn spell(&self, verb: Verb, rng: &mut ChaCha8Rng) -> Result<(Command, Option<u32>), String> {
+        Ok((
+            match verb {
+                Verb::Germinate => return self.germination(rng),
+                Verb::Promote => Command::Promote,
+                Verb::Graft => Command::Graft,
+                Verb::Stabilize => Command::Stabilize,
+                Verb::Evaluate => Command::Evaluate,
+                Verb::FineTune => Command::FineTune,
+                Verb::Fossilize => Command::Fossilize,
+                Verb::Cull => Command::Cull,
+                Verb::Cancel => Command::Cancel,
+                Verb::Reset | Verb::RollBack => Command::Reset,
+            },
+            None,
+        ))
+    }
+
+    fn germination(&self, rng: &mut ChaCha8Rng) -> Result<(Command, Option<u32>), String> {
+        let names: Vec<&str> = self.layer.registry().iter().map(|(name, _)| name).collect();
+        let blueprint =
+            self.layer.registry().find(names[rng.random_range(0..names.len())]).map_err(text)?;
+        let steps = rng.random_range(1..6);
+        let (strategy, ramp) = match rng.random_range(0..5) {
+            0 => (Strategy::performance_linked(), None),
+            1 => (Strategy::DriftControlled { steps, max_drift: 0.12 }, None),
+            2 => (Strategy::GradNormGated { steps, low: 0.01, high: 10.0 }, None),
+            _ => (Strategy::FixedRamp { steps }, Some(steps)),
+        };
+        let objective = if rng.random_bool(0.3) {
+            Objective::Reconstruction
+        } else {
+            Objective::StraightThrough
+        };
+        let germination = Germination::new(blueprint).strategy(strategy).objective(objective);
+        Ok((Command::Germinate(germination), ramp))
+    }
+
+    /// The boundary, with the heuristic controller now and then; its decisions are given to the table, too.
+    pub(super) fn end_epoch(
+        &mut self,
+        rng: &mut ChaCha8Rng,
+        tally: &mut Tally,
+    ) -> Result<(), String> {
+        let mut decided = Vec::new();
+        let report = if rng.random_bool(0.3) {
+            let mut recording = Recording { inner: &mut self.controller, decided: &mut decided };
+            self.layer.end_epoch_with(&mut recording)
+        } else {
+            self.layer.end_epoch()
+        };
+        let mut refused = 0;
+        for Decision { seed, command, .. } in decided {
+            let (verb, ramp) = verb(&command);
+            refused += usize::from(!self.replay.model.command(seed, verb, ramp));
+        }
+        refused += self.replay.model.end_epoch().len();
+        if report.outcome.refused.len() != refused {
+            let found = report.outcome.refused.len();
+            return Err(format!(
+                "{found} commands were refused at the boundary, the table says {refused}"
+            ));
+        }
+        tally.transitions += report.outcome.transitions.len();
+        report.telemetry.check().map_err(text)?;
+        let mut sink = Vec::new();
+        kasmina_telemetry::write_open_metrics(&report.telemetry, &mut sink).map_err(text)?;
+        tally.digest(&sink);
+        for state in self.replay.model.seeds.iter().map(|seed| seed.state) {
+            tally.seen[usize::from(state)] += 1;
+        }
+        self.agree()
+    }
+}
+
+/// The command that leads on from each state of a life, by code.
+const ON: [Verb; 7] = [
+    Verb::Germinate,
+    Verb::Promote,
+    Verb::Graft,
+    Verb::Stabilize,
+    Verb::Evaluate,
+    Verb::FineTune,
+    Verb::Fossilize,
+];
+const ALL: [Verb; 10] = [
+    Verb::Germinate,
+    Verb::Promote,
+    Verb::Graft,
+    Verb::Stabilize,
+    Verb::Evaluate,
+    Verb::FineTune,
+    Verb::Fossilize,
+    Verb::Cull,
+    Verb::Cancel,
+    Verb::Reset,
+];
+
+/// The table's name of a command, and the fixed ramp that it brings.
+fn verb(command: &Command) -> (Verb, Option<u32>) {
+    let verb = match command {
+        Command::Germinate(germination) => {
+            let ramp = match germination.strategy {
+                Strategy::FixedRamp { steps } => Some(steps),
+                _ => None,
+            };
+            return (Verb::Germinate, ramp);
+        }
+        Command::Promote => Verb::Promote,
+        Command::Graft => Verb::Graft,
+        Command::Stabilize => Verb::Stabilize,
+        Command::Evaluate => Verb::Evaluate,
+        Command::FineTune => Verb::FineTune,
+        Command::Fossilize => Verb::Fossilize,
+        Command::Cull => Verb::Cull,
+        Command::Cancel => Verb::Cancel,
+        Command::Reset => Verb::Reset,
+    };
+    (verb, None)
+}
+
+fn same(what: &str, table: bool, engine: bool) -> Result<(), String> {
+    if table == engine {
+        return Ok(());
+    }
+    let word = |legal| if legal { "legal" } else { "illegal" };
+    Err(format!("{what} is {} by the table, and the engine has it {}", word(table), word(engine)))
+}
+
+/// A controller whose decisions are kept.
+struct Recording<'a> {
+    inner: &'a mut HeuristicController,
+    decided: &'a mut Vec<Decision>,
+}
+
+impl Controller for Recording<'_> {
+    fn decide(&mut self, lifecycle: &Lifecycle, report: &TelemetryReport) -> Vec<Decision> {
+        let decisions = self.inner.decide(lifecycle, report);
+        self.decided.clone_from(&decisions);
+        decisions
+    }
+}
