@@ -12,7 +12,8 @@ use super::job::{Job, Op, Role, Stretch, stretches};
 use super::pointwise::{self, BLOCK_ROWS, Backward, Block};
 use super::sums::{self, BlockSums, Scratch, TileSums};
 use super::tile::{
-    RawMat, RawMatMut, Tile, TileWatch, Watch, merge_gradients, new_gradient_accumulator, tiles,
+    RawMat, RawMatMut, Tile, TileWatch, Watch, is_parallel, merge_gradients,
+    new_gradient_accumulator, tiles,
 };
 use crate::lower::Program;
 use crate::{Bounds, Element, Objective, SeedLayout};
@@ -83,9 +84,11 @@ impl<T: Element> BackwardCall<'_, T> {
         let tiles = if streams { tiles(self.layout, self.x.rows()) } else { Vec::new() };
         let mut sums = scratch.tiles(tiles.iter().map(|tile| tile.columns.len()), sums, squares);
         let run = |buffers: &mut Buffers, (tile, sums)| self.run_tile(tile, sums, buffers);
-        let parts: Vec<TileResult> = match (tiles.as_slice(), sums.as_mut_slice()) {
-            ([tile], [sums]) => vec![run(&mut Buffers::default(), (tile, sums))],
-            (tiles, sums) => tiles.par_iter().zip(sums).map_init(Buffers::default, run).collect(),
+        let parts: Vec<TileResult> = if is_parallel(self.x.rows() * self.layout.hidden()) {
+            tiles.par_iter().zip(&mut sums).map_init(Buffers::default, run).collect()
+        } else {
+            let mut buffers = Buffers::default();
+            tiles.iter().zip(&mut sums).map(|item| run(&mut buffers, item)).collect()
         };
         merge_gradients(stats, tiles.iter().zip(parts.iter().map(|part| part.stats.as_slice())));
         let saturated: u64 = parts.iter().map(|part| part.saturated).sum();

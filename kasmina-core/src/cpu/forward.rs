@@ -32,7 +32,8 @@ impl<T: Element> ForwardCall<'_, T> {
             return 0;
         }
         let tiles = tiles(self.layout, self.x.rows());
-        let parts = in_order(&tiles, usize::MAX, |tile| self.run_tile(tile));
+        let parts =
+            in_order(&tiles, self.x.rows() * self.layout.hidden(), |tile| self.run_tile(tile));
         merge_chunks(stats, tiles.iter().zip(parts.iter().map(|(stats, _)| stats.as_slice())));
         let streamed: u64 = parts.iter().map(|(_, saturated)| saturated).sum();
         streamed + gathered::forward(self.jobs, self.x, self.y, self.bounds)

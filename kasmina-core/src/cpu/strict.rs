@@ -33,7 +33,7 @@ pub(crate) fn input_bounds<T: Element>(
 /// Statistics of all finite elements of `x`.
 fn whole_input<T: Element>(layout: SeedLayout, x: RawMat<T>) -> ChunkStats {
     let tiles = tiles(layout, x.rows());
-    let parts = in_order(&tiles, usize::MAX, |tile| {
+    let parts = in_order(&tiles, x.rows() * layout.hidden(), |tile| {
         let width = tile.columns.len();
         let mut accumulator = new_chunk_accumulator(width, width, 0.0);
         let mut wide = vec![0.0; width];

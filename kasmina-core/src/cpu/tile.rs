@@ -23,6 +23,10 @@ const SMALL_CHUNK_COLUMNS: usize = 1024;
 const MIN_SEED_ELEMENTS: usize = 512;
 /// Elements below which a tile is not worth a task of its own.
 const MIN_TILE_ELEMENTS: usize = 32 * 1024;
+/// Elements below which a pass stays on the calling thread. A host has threads of its own, which spin for its next operation: on
+/// 2 cores of an EPYC, four passes over 64 × 1024 in a training step of candle took 3.5 % of the step on two threads and 0.5 % on
+/// the caller's.
+const PARALLEL_ELEMENTS: usize = 128 * 1024;
 
 /// A rectangle of the activation matrix.
 #[derive(Clone, Debug)]
@@ -72,14 +76,18 @@ pub(super) fn tiles(layout: SeedLayout, rows: usize) -> Vec<Tile> {
     tiles
 }
 
-/// Runs `work` on every item and returns the results in the items' order. Fewer than
-/// [`MIN_TILE_ELEMENTS`] `elements` stay on the calling thread: waking others would take longer.
+/// Whether a pass over so many elements is worth waking other threads.
+pub(super) fn is_parallel(elements: usize) -> bool {
+    elements >= PARALLEL_ELEMENTS
+}
+
+/// Runs `work` on every item and returns the results in the items' order; on the calling thread if the `elements` are few.
 pub(super) fn in_order<I: Sync, R: Send>(
     items: &[I],
     elements: usize,
     work: impl Fn(&I) -> R + Send + Sync,
 ) -> Vec<R> {
-    if items.len() < 2 || elements < MIN_TILE_ELEMENTS {
+    if items.len() < 2 || !is_parallel(elements) {
         return items.iter().map(work).collect();
     }
     items.par_iter().map(work).collect()
