@@ -254,6 +254,29 @@ fn the_longest_timeout_is_for_ever() {
     assert_eq!(windows(&transport.close(LONG).expect("nothing is stuck").undelivered), 1);
 }
 
+/// Behind a panic a close waits for copies on their way; nobody takes the consumer's place meanwhile, or waits without end.
+#[test]
+fn a_close_that_waits_for_a_copy_is_no_place_for_a_restart() {
+    quiet();
+    let (arrive, arrived) = mpsc::channel::<()>();
+    let mut transport =
+        Transport::new(2, |_: &Arc<TelemetryReport>| panic!("gone")).expect("a thread");
+    transport.publish(window("a", 1, 1, 0.0));
+    assert!(matches!(transport.flush(LONG), Err(TransportError::ConsumerPanicked { .. })));
+    transport.publish_landing(Box::new(Copied::new("a", move || {
+        arrived.recv()?;
+        Ok(window("a", 2, 1, 0.0))
+    })));
+    let short = Duration::from_millis(10);
+    assert!(matches!(transport.close(short), Err(TransportError::Timeout { .. })));
+    let restarted = transport.restart(|_: &Arc<TelemetryReport>| Ok(()));
+    assert!(matches!(restarted, Err(TransportError::StillRunning)), "{restarted:?}");
+    arrive.send(()).expect("the copy waits");
+    let closed = transport.close(LONG).expect("it arrived");
+    let epochs: Vec<u64> = closed.undelivered.iter().map(|report| report.epoch).collect();
+    assert_eq!(epochs, [1, 2]);
+}
+
 /// A close that was too early has lost nothing.
 #[test]
 fn a_close_that_timed_out_can_be_tried_again() {

@@ -119,8 +119,8 @@ pub enum TransportError {
     /// There is no consumer since [`Transport::close`].
     #[error("the transport was closed; `restart` gives it another consumer")]
     Closed,
-    /// [`Transport::restart`] while the consumer runs.
-    #[error("the consumer still runs; close this transport and make another one")]
+    /// [`Transport::restart`] while the consumer, or a close that timed out, still runs.
+    #[error("the consumer still runs; `close` waits for its end")]
     StillRunning,
 }
 
@@ -254,7 +254,8 @@ impl Transport {
     {
         {
             let mut queue = self.shared.queue.lock();
-            if queue.consumer_runs() {
+            // Also that which waits for copies behind a panic, for a close that timed out.
+            if !queue.ended {
                 return Err(TransportError::StillRunning);
             }
             queue.retry_held();

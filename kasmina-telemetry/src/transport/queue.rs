@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use super::{ConsumerState, Landing, TransportStatus};
+use super::{Landing, TransportStatus};
 use crate::TelemetryReport;
 
 /// One thing to deliver.
@@ -144,10 +144,6 @@ impl Queue {
     pub(super) fn lose(&mut self, error: String) {
         self.status.lost += 1;
         self.status.last_error = Some(error);
-    }
-
-    pub(super) fn consumer_runs(&self) -> bool {
-        self.status.consumer == ConsumerState::Running
     }
 
     pub(super) fn status(&self) -> TransportStatus {
