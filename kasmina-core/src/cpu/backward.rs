@@ -84,7 +84,8 @@ impl<T: Element> BackwardCall<'_, T> {
         let tiles = if streams { tiles(self.layout, self.x.rows()) } else { Vec::new() };
         let mut sums = scratch.tiles(tiles.iter().map(|tile| tile.columns.len()), sums, squares);
         let run = |buffers: &mut Buffers, (tile, sums)| self.run_tile(tile, sums, buffers);
-        let parts: Vec<TileResult> = if is_parallel(self.x.rows() * self.layout.hidden()) {
+        let elements = self.x.rows() * self.layout.hidden();
+        let parts: Vec<TileResult> = if is_parallel(tiles.len(), elements) {
             tiles.par_iter().zip(&mut sums).map_init(Buffers::default, run).collect()
         } else {
             let mut buffers = Buffers::default();

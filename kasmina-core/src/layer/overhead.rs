@@ -59,8 +59,9 @@ impl Layer {
     /// Measures what telemetry, as it is set, costs a pass of this layer, and keeps the number for the
     /// reports. Times out-of-place forward passes over `x [rows, hidden]` with this layer's programs, and
     /// with `grad_y` of the same shape the backward pass behind each. Nothing but that number changes in the
-    /// layer (and what waits to be lowered is, as by a pass); results and statistics of these passes are dropped. It takes 3 × `rounds` timings (about
-    /// 0.1 s, or 93 passes where they take longer than 1 ms), and memory for one matrix like `x`, or two.
+    /// layer (and what waits to be lowered is, as by a pass); results and statistics of these passes are
+    /// dropped. It takes 3 × `rounds` timings (about 0.1 s, or 93 passes where they take longer than 1 ms),
+    /// and memory for one matrix like `x`, or two.
     ///
     /// The number is what this pass takes longer on this machine at this moment, with `x` as warm in the
     /// caches as its size lets it be; what else the machine does is in its interval and its noise. In debug

@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: how fast the layer's passes are, each beside what the same device can do at best in the same run.
 //!
 //! [`case`] says what is measured, [`buffers`] keep the cache cold, [`clock`] times, [`measure`](mod@measure) runs it on a GPU
-//! and [`cpu`] on the processor, [`peers`] are what others take for the same, [`report`] and [`html`] show it, and [`compare`] holds it against an earlier run.
+//! and [`cpu`] on the processor, [`peers`] are what others take for the same, [`report`] and [`html`] show it, and [`compare`]
+//! holds it against an earlier run.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
