@@ -24,7 +24,7 @@ using namespace kasmina::stream;
 #define KASMINA_BACKWARD_DIRECT(name, T, telemetry, aligned)                                                        \
     extern "C" __global__ void __launch_bounds__(kWorkers, 1) name(const __grid_constant__ BackwardParams p)       \
     {                                                                                                              \
-        backward_direct<T, Telemetry::telemetry, aligned>(p);                                                      \
+        backward_direct<T, Telemetry::telemetry, aligned>(p, blockIdx.x);                                          \
     }
 
 #define KASMINA_BACKWARD_ASYNC(name, T, telemetry)                                                                  \

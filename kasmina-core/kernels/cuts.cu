@@ -8,13 +8,13 @@ using namespace kasmina::stream;
 extern "C" __global__ void __launch_bounds__(256) kasmina_collect_chunks(ChunkStats* accumulators, ChunkStats* totals,
                                                                          const __grid_constant__ Geometry geometry)
 {
-    collect_pieces(geometry, accumulators, totals);
+    collect_pieces(geometry, accumulators, totals, blockIdx.x, gridDim.x, blockDim.x);
 }
 
 extern "C" __global__ void __launch_bounds__(256) kasmina_collect_gradients(GradientStats* accumulators, GradientStats* totals,
                                                                             const __grid_constant__ Geometry geometry)
 {
-    collect_pieces(geometry, accumulators, totals);
+    collect_pieces(geometry, accumulators, totals, blockIdx.x, gridDim.x, blockDim.x);
 }
 
 extern "C" __global__ void __launch_bounds__(256) kasmina_empty_chunks(ChunkStats* records, uint64_t count)

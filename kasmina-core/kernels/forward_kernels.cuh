@@ -25,7 +25,7 @@ using namespace kasmina::stream;
 #define KASMINA_FORWARD_DIRECT(name, T, telemetry, mode, aligned, blocks)                                           \
     extern "C" __global__ void __launch_bounds__(kWorkers, blocks) name(const __grid_constant__ ForwardParams p)   \
     {                                                                                                              \
-        forward_direct<T, Telemetry::telemetry, Mode::mode, aligned>(p);                                           \
+        forward_direct<T, Telemetry::telemetry, Mode::mode, aligned>(p, blockIdx.x);                                           \
     }
 
 #define KASMINA_FORWARD_ASYNC(name, T, telemetry, mode, blocks)                                                     \

@@ -10,6 +10,18 @@ namespace kasmina::stream {
 // Blocks of rows that the cp.async kernels keep in shared memory.
 constexpr uint32_t kAsyncStages = 3;
 
+// What no kernel writes while one reads it. A resident grid outlives the kernels that do: there it is an ordinary load, which sees
+// what was written before the step that reads it.
+template <class Number>
+__device__ __forceinline__ Number load_settled(const Number* from)
+{
+#if defined(KASMINA_RESIDENT)
+    return *from;
+#else
+    return __ldg(from);
+#endif
+}
+
 // The flags and the programs of a packet's columns, of which `columns` are in the matrix: the others have no flags and any program.
 template <uint32_t kLanes>
 struct PacketPlan {
@@ -38,8 +50,8 @@ struct PacketPlan {
 #pragma unroll
         for (uint32_t j = 0; j < kLanes; ++j) {
             const uint32_t column = min(first + j, all - 1);
-            plan.flags[j] = __ldg(flags + column);
-            words[j] = __ldg(reinterpret_cast<const float4*>(programs + column));
+            plan.flags[j] = load_settled(flags + column);
+            words[j] = load_settled(reinterpret_cast<const float4*>(programs + column));
         }
 #pragma unroll
         for (uint32_t j = 0; j < kLanes; ++j) {
@@ -59,8 +71,8 @@ struct PacketPlan {
         auto* places = static_cast<float4*>(shared);
         auto* bytes = reinterpret_cast<uint8_t*>(places + span.columns + span.columns / kLanes + 1);
         for (uint32_t i = threadIdx.x; i < span.columns; i += kWorkers) {
-            places[i + i / kLanes] = __ldg(reinterpret_cast<const float4*>(programs + span.first + i));
-            bytes[i] = __ldg(flags + span.first + i);
+            places[i + i / kLanes] = load_settled(reinterpret_cast<const float4*>(programs + span.first + i));
+            bytes[i] = load_settled(flags + span.first + i);
         }
         named_barrier<kWorkersBarrier, kWorkers>();
         PacketPlan plan;
@@ -80,7 +92,7 @@ private:
 
 __device__ __forceinline__ Bounds load_bounds(const Bounds* from)
 {
-    const uint4 words = __ldg(reinterpret_cast<const uint4*>(from));
+    const uint4 words = load_settled(reinterpret_cast<const uint4*>(from));
     return {words.x, __uint_as_float(words.y), __uint_as_float(words.z), __uint_as_float(words.w)};
 }
 

@@ -37,7 +37,7 @@ public:
     // Shared memory: the workers' totals; the stages; their barriers; the records of counted packets.
     __device__ __forceinline__ BackwardBlock(const tma::TensorMap* x_map, const tma::TensorMap* grad_y_map,
                                              const tma::TensorMap* grad_x_map, const BackwardParams& p, uint8_t* shared)
-        : x_map_(x_map), grad_y_map_(grad_y_map), grad_x_map_(grad_x_map), p_(p), g_(p.geometry), task_(p), shared_(shared)
+        : x_map_(x_map), grad_y_map_(grad_y_map), grad_x_map_(grad_x_map), p_(p), g_(p.geometry), task_(p, blockIdx.x), shared_(shared)
     {
     }
 
@@ -351,15 +351,16 @@ __device__ __forceinline__ void work_on(const BackwardParams& p, const TileTask&
         });
 }
 
-// Plain loads, a block of rows at once. kAligned: packets of 16 bytes; else element by element, whatever the alignment.
+// Plain loads, a block of rows at once. kAligned: packets of 16 bytes; else element by element, whatever the alignment. `number` is
+// the block's.
 template <class T, Telemetry kTelemetry, bool kAligned>
-__device__ __forceinline__ void backward_direct(const BackwardParams& p)
+__device__ __forceinline__ void backward_direct(const BackwardParams& p, uint32_t number)
 {
     // The threads' totals, then the stages.
     extern __shared__ __align__(1024) uint8_t slots[];
     uint8_t* shared = slots + Slots<T>::kBytes;
     const Geometry& g = p.geometry;
-    const TileTask task(p);
+    const TileTask task(p, number);
 
     GradientCounter<T, kTelemetry, false> counter;
     auto rest = counter.empty_rest();
@@ -426,7 +427,7 @@ __device__ __forceinline__ void backward_async(const BackwardParams& p)
     extern __shared__ __align__(1024) uint8_t slots[];
     uint8_t* shared = slots + Slots<T>::kBytes;
     const Geometry& g = p.geometry;
-    const TileTask task(p);
+    const TileTask task(p, blockIdx.x);
 
     GradientCounter<T, kTelemetry, false> counter;
     auto rest = counter.empty_rest();

@@ -57,11 +57,11 @@ struct TileTask {
     uint32_t rows_of_stage;
     uint32_t row_blocks;  // 0 where there is nothing to do
 
-    __device__ __forceinline__ explicit TileTask(const BackwardParams& p)
+    __device__ __forceinline__ TileTask(const BackwardParams& p, uint32_t block)
     {
         const Geometry& g = p.geometry;
-        tile = blockIdx.x % g.tiles;
-        group = blockIdx.x / g.tiles;
+        tile = block % g.tiles;
+        group = block / g.tiles;
         span = tile_span(g, tile);
         const uint32_t flags = p.tile_flags[tile];
         reads_g = p.grad_y != nullptr;
@@ -517,7 +517,12 @@ private:
     {
         // Volatile: else the compiler would read all programs once and have no registers for them.
         ColumnProgram read;
-        asm volatile("ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];"
+#if defined(KASMINA_RESIDENT)
+#define KASMINA_LOAD_SETTLED "ld.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+#else
+#define KASMINA_LOAD_SETTLED "ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];"
+#endif
+        asm volatile(KASMINA_LOAD_SETTLED
                      : "=f"(read.on), "=f"(read.off), "=f"(read.bias), "=f"(read.polarity)
                      : "l"(__cvta_generic_to_global(programs + (lane < columns_ ? lane : 0))));
         return read;

@@ -242,14 +242,14 @@ __device__ __forceinline__ void forward_bulk(const tma::TensorMap* x_map, const 
 #endif  // KASMINA_TMA_AVAILABLE
 
 // Plain loads, a block of rows at once; where two blocks fit on a multiprocessor they keep the memory busy in turn.
-// kAligned: packets of 16 bytes; else element by element, whatever the alignment.
+// kAligned: packets of 16 bytes; else element by element, whatever the alignment. `number` is the block's.
 template <class T, Telemetry kTelemetry, Mode kMode, bool kAligned>
-__device__ __forceinline__ void forward_direct(const ForwardParams& p)
+__device__ __forceinline__ void forward_direct(const ForwardParams& p, uint32_t number)
 {
     using Worker = ForwardWorker<T, kTelemetry, kMode, kRows>;
     extern __shared__ __align__(1024) uint8_t shared[];
     const Geometry& g = p.geometry;
-    const uint32_t tile = blockIdx.x % g.tiles, group = blockIdx.x / g.tiles;
+    const uint32_t tile = number % g.tiles, group = number / g.tiles;
     const TileSpan span = tile_span(g, tile);
     const bool stored = p.in_place == 0 || is_changed<kMode>(p, tile);
     const Place<Worker> place(g, span);

@@ -149,14 +149,16 @@ __device__ __forceinline__ void expect_pieces(const Geometry& g, const TileSpan&
     }
 }
 
-// Moves all blocks' accumulators to the seeds' totals, in the order of tiles and groups. A grid of any size.
+// Moves all blocks' accumulators to the seeds' totals, in the order of tiles and groups. By any number of blocks, of `threads` threads each,
+// this one being `block` of them.
 template <class Stats>
-__device__ __forceinline__ void collect_pieces(const Geometry& g, Stats* accumulators, Stats* totals)
+__device__ __forceinline__ void collect_pieces(const Geometry& g, Stats* accumulators, Stats* totals, uint32_t block, uint32_t blocks,
+                                               uint32_t threads)
 {
     const uint32_t tiles_of_seed = min(ceil_div(g.chunk, g.tile_columns) + 1, g.tiles);
     const uint32_t log2_lanes = min(log2_up(tiles_of_seed * g.groups), 5u), lanes = 1u << log2_lanes;
-    const uint32_t at_once = blockDim.x / lanes;
-    for (uint32_t base = blockIdx.x * at_once; base < g.seeds; base += gridDim.x * at_once) {
+    const uint32_t at_once = threads / lanes;
+    for (uint32_t base = block * at_once; base < g.seeds; base += blocks * at_once) {
         const uint32_t seed = base + threadIdx.x / lanes;
         const bool real = seed < g.seeds;
         const uint64_t first = static_cast<uint64_t>(real ? seed : 0) * g.chunk;

@@ -10,7 +10,7 @@ use super::columns::Columns;
 use super::cuts::Cuts;
 use super::error::CudaError;
 use super::forward::Streams;
-use super::geometry::{Geometry, Needs, PACKET_BYTES, Tuning, WORKERS};
+use super::geometry::{Geometry, Machine, Needs, PACKET_BYTES, Tuning, WORKERS};
 use super::job::{JobList, ROLE_RECONSTRUCTION, SeedJob, View};
 use super::loading;
 use super::params::{
@@ -169,42 +169,12 @@ impl Streams {
         views: &BackwardViews,
         [x, grad_y, grad_x]: &[View; 3],
     ) -> Result<Geometry, CudaError> {
-        let geometry = Geometry::new(
-            x.rows,
-            self.columns.layout,
-            variant.element_bytes(),
-            variant.path,
-            // As many registers as there are, and shared memory for two matrices: one block.
-            self.columns.engine.machine(1),
-            Needs { tuning, ..needs(&variant) },
-        );
+        // As many registers as there are, and shared memory for two matrices: one block.
+        let machine = self.columns.engine.machine(1);
+        let params = self.backward_params(variant, machine, tuning, views)?;
+        let geometry = params.geometry;
         let stream = self.columns.stream.clone();
-        let state = &mut self.backward;
-        let groups = geometry.groups as usize;
-        let sums = grown(&mut state.sums, &stream, groups * geometry.columns as usize)?;
-        state.groups = geometry.groups;
-        let counts = variant.counting != Counting::Off;
-        let cut = state.cuts.prepare(&self.columns, geometry, counts, &self.gradient_totals)?;
-        let given = |view: &View| if views.gradients.is_some() { view.address } else { 0 };
-        let columns = &self.columns;
-        let params = BackwardParams {
-            x: x.address,
-            grad_y: given(grad_y),
-            grad_x: given(grad_x),
-            x_pitch: x.pitch,
-            grad_y_pitch: grad_y.pitch,
-            grad_x_pitch: grad_x.pitch,
-            programs: columns.programs.address(),
-            flags: columns.flags.address(),
-            tile_flags: cut.tile_flags(),
-            bounds: columns.bounds.address(),
-            sums,
-            accumulators: cut.accumulators(),
-            pace: cut.pace(),
-            watched: columns.watched_address(),
-            saturated: columns.saturated.address(),
-            geometry,
-        };
+        let (state, columns) = (&mut self.backward, &self.columns);
         let config = LaunchConfig::new(geometry.blocks(), variant.threads())
             .shared_bytes(shared_bytes(&variant, &geometry));
         let (image, name) = (backward_image(variant.dtype), variant.name());
@@ -225,13 +195,58 @@ impl Streams {
         Ok(geometry)
     }
 
-    /// From column sums to gradients, for the pointwise jobs that want any; without groups every sum is 0.
-    fn finalize(
+    /// What a launch of `variant` on `machine` is told, its cut made ready for it and its sums' place there.
+    pub(super) fn backward_params(
+        &mut self,
+        variant: BackwardVariant,
+        machine: Machine,
+        tuning: Tuning,
+        views: &BackwardViews,
+    ) -> Result<BackwardParams, CudaError> {
+        let BackwardViews { x, gradients } = *views;
+        let needs = Needs { tuning, ..needs(&variant) };
+        let bytes = variant.element_bytes();
+        let layout = self.columns.layout;
+        let geometry = Geometry::new(x.rows, layout, bytes, variant.path, machine, needs);
+        let state = &mut self.backward;
+        let places = geometry.groups as usize * geometry.columns as usize;
+        if state.sums.as_ref().is_some_and(|sums| sums.len() < places) {
+            self.columns.residents.settle();
+        }
+        let sums = grown(&mut state.sums, &self.columns.stream, places)?;
+        state.groups = geometry.groups;
+        let counts = variant.counting != Counting::Off;
+        let cut = state.cuts.prepare(&self.columns, geometry, counts, &self.gradient_totals)?;
+        let none = View { address: 0, ..x };
+        let (grad_y, grad_x) = gradients.unwrap_or((none, none));
+        let columns = &self.columns;
+        Ok(BackwardParams {
+            x: x.address,
+            grad_y: grad_y.address,
+            grad_x: grad_x.address,
+            x_pitch: x.pitch,
+            grad_y_pitch: grad_y.pitch,
+            grad_x_pitch: grad_x.pitch,
+            programs: columns.programs.address(),
+            flags: columns.flags.address(),
+            tile_flags: cut.tile_flags(),
+            bounds: columns.bounds.address(),
+            sums,
+            accumulators: cut.accumulators(),
+            pace: cut.pace(),
+            watched: columns.watched_address(),
+            saturated: columns.saturated.address(),
+            geometry,
+        })
+    }
+
+    /// What a finalize step over `groups` groups' sums is told, and the widest seed that it is for; `None` where none wants one.
+    pub(super) fn finalize_params(
         &mut self,
         views: &BackwardViews,
         jobs: JobList<'_>,
         groups: u32,
-    ) -> Result<(), CudaError> {
+    ) -> Result<Option<(FinalizeParams, u32)>, CudaError> {
         let has_gradients = views.gradients.is_some();
         let served = |job: &&SeedJob| {
             job.is_pointwise()
@@ -239,22 +254,34 @@ impl Streams {
                 && (has_gradients || job.role == ROLE_RECONSTRUCTION)
         };
         let Some(widest) = jobs.host.iter().filter(served).map(|job| job.columns).max() else {
-            return Ok(());
+            return Ok(None);
         };
-        let stream = &self.columns.stream;
         let columns = self.columns.layout.hidden();
-        let sums = grown(&mut self.backward.sums, stream, columns)?;
-        let count = jobs.host.len() as u32;
+        let sums = grown(&mut self.backward.sums, &self.columns.stream, columns)?;
         let params = FinalizeParams {
             jobs: jobs.device,
             programs: self.columns.programs.address(),
             sums,
             rows: views.x.rows.into(),
-            count,
+            count: jobs.host.len() as u32,
             columns: columns as u32,
             groups,
             has_gradients: has_gradients.into(),
         };
+        Ok(Some((params, widest)))
+    }
+
+    /// From column sums to gradients, for the pointwise jobs that want any; without groups every sum is 0.
+    fn finalize(
+        &mut self,
+        views: &BackwardViews,
+        jobs: JobList<'_>,
+        groups: u32,
+    ) -> Result<(), CudaError> {
+        let Some((params, widest)) = self.finalize_params(views, jobs, groups)? else {
+            return Ok(());
+        };
+        let (stream, count) = (&self.columns.stream, params.count);
         let engine = &self.columns.engine;
         let few = count <= SEEDS_PER_MULTIPROCESSOR * engine.multiprocessors();
         let (name, blocks) = match few || widest > NARROW {
@@ -282,6 +309,11 @@ impl BackwardState {
         totals: &DeviceBuffer<RawGradientStats>,
     ) -> Result<(), CudaError> {
         self.cuts.collect(columns, totals)
+    }
+
+    /// As [`Cuts::counted`].
+    pub(super) fn counted(&self) -> impl Iterator<Item = (u64, Geometry)> + '_ {
+        self.cuts.counted()
     }
 
     /// The map of the tiles of matrix `i`.

@@ -6,6 +6,7 @@ use kasmina_sys::{DeviceBuffer, Stream};
 
 use super::engine::Engine;
 use super::error::CudaError;
+use super::executor::Residents;
 use super::params::RawBounds;
 use super::uploads::Uploads;
 use crate::SeedLayout;
@@ -13,6 +14,8 @@ use crate::SeedLayout;
 /// Device memory of one layer that its passes share. All of it belongs to one stream.
 #[derive(Debug)]
 pub(super) struct Columns {
+    /// Steps of executors that use what is below: first, so that they are waited for before it goes.
+    pub(super) residents: Residents,
     pub(super) engine: Arc<Engine>,
     pub(super) stream: Stream,
     pub(super) layout: SeedLayout,
@@ -42,6 +45,7 @@ impl Columns {
     ) -> Result<Self, CudaError> {
         let columns = layout.hidden();
         Ok(Self {
+            residents: Residents::default(),
             engine: Arc::clone(engine),
             stream: stream.clone(),
             layout,

@@ -97,6 +97,7 @@ impl<R: Record> Cuts<R> {
             Some(at) => self.kept.remove(at),
             None => {
                 if self.kept.len() >= KEPT {
+                    columns.residents.settle();
                     self.collect(columns, totals)?;
                     self.kept.truncate(KEPT - 1);
                 }
@@ -115,6 +116,12 @@ impl<R: Record> Cuts<R> {
         self.kept.insert(0, cut);
         ready?;
         Ok(&self.kept[0])
+    }
+
+    /// Address and cut of the accumulators that may hold something.
+    pub(super) fn counted(&self) -> impl Iterator<Item = (u64, Geometry)> + '_ {
+        let counted = self.kept.iter().filter(|cut| cut.counted);
+        counted.map(|cut| (cut.accumulators(), cut.geometry))
     }
 
     /// Adds what all cuts hold to the seeds' totals, and empties them.

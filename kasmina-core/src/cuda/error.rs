@@ -1,5 +1,6 @@
 //! What can go wrong on the GPU.
 
+use super::executor::ExecutorError;
 use kasmina_sys::{CUresult, Error, Unavailable};
 use kasmina_tma::{EncodeError, LoadPath, NotPossible, Violation};
 
@@ -61,6 +62,9 @@ pub enum CudaError {
     /// What the layer refuses on every backend.
     #[error(transparent)]
     Engine(#[from] crate::Error),
+    /// An executor refused a step, or failed.
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
     /// More rows or columns than the kernels count.
     #[error("{what} is {value}; the GPU kernels take at most {limit}")]
     TooLarge {

@@ -4,7 +4,7 @@
 use kasmina_sys::KernelArguments;
 
 use super::variants::{BackwardVariant, ForwardVariant, backward_image, forward_image};
-use super::{backward, cuts, engine, matrices, seeds, stencil, whole_input};
+use super::{backward, cuts, engine, executor, matrices, seeds, stencil, whole_input};
 
 /// A kernel of the streaming tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub fn argument_bytes(kernel: &str) -> Option<&'static [usize]> {
         "kasmina_adamw_alone" => seeds::AdamWAlone::SIZES,
         "kasmina_adamw_measure" => seeds::AdamWMeasure::SIZES,
         "kasmina_adamw_check" | "kasmina_adamw_apply" => seeds::AdamWShared::SIZES,
+        "kasmina_resident" => executor::RESIDENT_ARGUMENTS,
+        "kasmina_resident_run" => executor::RUN_ARGUMENTS,
         "kasmina_matrix_merge" => matrices::Merge::SIZES,
         _ if starts("kasmina_forward_") && kernel.contains("_bulk_tensor_") => {
             engine::BulkTensorForward::SIZES

@@ -11,8 +11,9 @@ use super::columns::Columns;
 use super::cuts::{self, Cuts};
 use super::engine::{Engine, ForwardKernel};
 use super::error::CudaError;
-use super::geometry::{COPIED_ROWS, Geometry, Needs, PACKET_BYTES, ROWS, Tuning, WORKERS};
+use super::geometry::{COPIED_ROWS, Geometry, Machine, Needs, PACKET_BYTES, ROWS, Tuning, WORKERS};
 use super::job::View;
+use super::layer::ResidentCollect;
 use super::loading;
 use super::matrix::{DeviceMatMut, DeviceMatRef};
 use super::params::{COMPUTE, ForwardParams, RawBounds, RawGradientStats};
@@ -185,6 +186,21 @@ impl Streams {
         self.backward.collect(&self.columns, &self.gradient_totals)
     }
 
+    /// What the passes have counted and not yet moved to `totals` and `gradient_totals`.
+    pub(super) fn counted(&self) -> Vec<ResidentCollect> {
+        let of = |totals: u64, of_gradients: bool| {
+            move |(accumulators, geometry)| ResidentCollect {
+                accumulators,
+                totals,
+                geometry,
+                of_gradients,
+            }
+        };
+        let chunks = self.cuts.counted().map(of(self.totals.address(), false));
+        let gradients = self.backward.counted().map(of(self.gradient_totals.address(), true));
+        chunks.chain(gradients).collect()
+    }
+
     /// Outputs so far that did not fit their type. Waits for the passes queued before.
     ///
     /// # Errors
@@ -292,35 +308,11 @@ impl Streams {
         in_place: bool,
         options: &Forward,
     ) -> Result<Geometry, CudaError> {
-        let geometry = Geometry::new(
-            x.shape().0 as u32,
-            self.columns.layout,
-            variant.element_bytes(),
-            variant.path,
-            self.columns.engine.machine(variant.blocks()),
-            Needs { tuning, ..needs(&variant) },
-        );
         let kernel = self.columns.engine.forward(variant)?;
-        let counts = variant.counting != Counting::Off;
-        let cut = self.cuts.prepare(&self.columns, geometry, counts, &self.totals)?;
-        let element = size_of::<T>() as u64;
-        let params = ForwardParams {
-            x: x.data().address(),
-            y: y.data().address(),
-            x_pitch: x.row_stride() as u64 * element,
-            y_pitch: y.row_stride() as u64 * element,
-            programs: self.columns.programs.address(),
-            flags: self.columns.flags.address(),
-            tile_flags: cut.tile_flags(),
-            bounds: self.columns.bounds.address(),
-            accumulators: cut.accumulators(),
-            pace: cut.pace(),
-            watched: self.columns.watched_address(),
-            saturated: self.columns.saturated.address(),
-            geometry,
-            dead_epsilon: options.dead_epsilon,
-            in_place: in_place.into(),
-        };
+        let machine = self.columns.engine.machine(variant.blocks());
+        let places = (x.view(), y.view(), in_place);
+        let params = self.forward_params(variant, machine, tuning, places, options.dead_epsilon)?;
+        let geometry = params.geometry;
         let shared = shared_bytes(&variant, &geometry);
         let config = LaunchConfig::new(geometry.blocks(), variant.threads()).shared_bytes(shared);
         let homes = [x.data().home(), y.data().home()];
@@ -349,6 +341,40 @@ impl Streams {
         }
         launched?;
         Ok(geometry)
+    }
+
+    /// What a launch of `variant` on `machine` is told, its cut made ready for it; `places` are x, y, and whether they are the same.
+    pub(super) fn forward_params(
+        &mut self,
+        variant: ForwardVariant,
+        machine: Machine,
+        tuning: Tuning,
+        (x, y, in_place): (View, View, bool),
+        dead_epsilon: f32,
+    ) -> Result<ForwardParams, CudaError> {
+        let needs = Needs { tuning, ..needs(&variant) };
+        let bytes = variant.element_bytes();
+        let layout = self.columns.layout;
+        let geometry = Geometry::new(x.rows, layout, bytes, variant.path, machine, needs);
+        let counts = variant.counting != Counting::Off;
+        let cut = self.cuts.prepare(&self.columns, geometry, counts, &self.totals)?;
+        Ok(ForwardParams {
+            x: x.address,
+            y: y.address,
+            x_pitch: x.pitch,
+            y_pitch: y.pitch,
+            programs: self.columns.programs.address(),
+            flags: self.columns.flags.address(),
+            tile_flags: cut.tile_flags(),
+            bounds: self.columns.bounds.address(),
+            accumulators: cut.accumulators(),
+            pace: cut.pace(),
+            watched: self.columns.watched_address(),
+            saturated: self.columns.saturated.address(),
+            geometry,
+            dead_epsilon,
+            in_place: in_place.into(),
+        })
     }
 
     /// A map of the tiles of `matrix`.

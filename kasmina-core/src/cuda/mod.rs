@@ -10,6 +10,7 @@ mod columns;
 mod cuts;
 mod engine;
 mod error;
+pub mod executor;
 mod facts;
 mod forward;
 mod geometry;
@@ -38,6 +39,10 @@ mod whole_input;
 pub use backward::{Backward, BackwardReport};
 pub use engine::Engine;
 pub use error::CudaError;
+pub use executor::{
+    ExecutorError, ExecutorOptions, ExecutorReport, PersistentExecutor, Priority, SharedLayer,
+    SharedMatrix, Step, StepBuilder, Ticket,
+};
 #[doc(hidden)]
 pub use facts::{StreamingKernel, argument_bytes, streaming_kernels};
 pub use forward::{Forward, ForwardReport, Streams};

@@ -2,6 +2,7 @@
 
 mod backward;
 mod common;
+mod executor;
 mod forward;
 mod layer;
 mod layer_moves;
@@ -21,6 +22,7 @@ use kasmina_core::cuda::KERNELS;
 fn main() -> ExitCode {
     let tests = [
         backward::TESTS,
+        executor::TESTS,
         forward::TESTS,
         layer::TESTS,
         layer_moves::TESTS,

@@ -12,6 +12,7 @@ mod epoch;
 mod pass;
 mod plan;
 mod report;
+mod resident;
 mod sync;
 mod telemetry;
 mod train;
@@ -25,6 +26,7 @@ use kasmina_telemetry::{ChunkStats, GradientStats, TelemetryMode, TelemetryScope
 use kasmina_tma::LoadPath;
 
 pub use report::{LayerReport, OptimizerSummary};
+pub(super) use resident::ResidentCollect;
 
 use super::engine::Engine;
 use super::error::CudaError;
@@ -204,6 +206,9 @@ impl CudaLayer {
 
     /// Makes what the device lacks. Waits where that is something.
     fn ensure_arena(&mut self) -> Result<(), CudaError> {
+        if self.telemetry_unsent || self.arena.is_none() {
+            self.streams.columns.residents.settle();
+        }
         if self.telemetry_unsent {
             self.telemetry.put(&mut self.streams, &self.state.telemetry)?;
             self.telemetry_unsent = false;

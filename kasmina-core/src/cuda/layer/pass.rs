@@ -195,7 +195,12 @@ impl CudaLayer {
     }
 
     /// Sees to it that the device has the bounds of a call on `x`; where nothing is computed, none are measured.
-    fn queue_bounds(&mut self, dtype: DType, x: View, computes: bool) -> Result<(), CudaError> {
+    pub(super) fn queue_bounds(
+        &mut self,
+        dtype: DType,
+        x: View,
+        computes: bool,
+    ) -> Result<(), CudaError> {
         let stability = self.state.stability;
         let fixed = RawBounds {
             guarded: (stability.mode != StabilityMode::Fast).into(),
@@ -213,6 +218,7 @@ impl CudaLayer {
         }
         if self.bounds != Some(fixed) {
             self.bounds = None;
+            columns.residents.settle();
             let to = &mut columns.bounds.as_mut_slice();
             columns.uploads.write(&columns.stream, to, &[fixed])?;
             self.bounds = Some(fixed);
@@ -228,6 +234,7 @@ impl CudaLayer {
         body: impl FnOnce(&mut Self) -> Result<R, CudaError>,
     ) -> Result<R, CudaError> {
         let stream = self.streams.columns.stream.clone();
+        self.streams.columns.residents.settle();
         for home in homes {
             if home.context().raw() != stream.context().raw() {
                 let what = "a pass of a layer";
@@ -247,7 +254,7 @@ impl CudaLayer {
     }
 
     /// An in-place pass that trains must leave what backward reads.
-    fn check_in_place(&self) -> Result<(), CudaError> {
+    pub(super) fn check_in_place(&self) -> Result<(), CudaError> {
         let guarded = self.state.stability.mode != StabilityMode::Fast;
         let Some(arena) = &self.arena else { return Ok(()) };
         let mut slots = arena.slots.iter();
@@ -286,10 +293,10 @@ impl CudaLayer {
     }
 }
 
-fn is_filter(job: &SeedJob) -> bool {
+pub(super) fn is_filter(job: &SeedJob) -> bool {
     job.kind == KIND_CONV_FILTER
 }
 
-fn is_matrix(job: &SeedJob) -> bool {
+pub(super) fn is_matrix(job: &SeedJob) -> bool {
     matches!(job.kind, KIND_BOTTLENECK | KIND_DENSE)
 }

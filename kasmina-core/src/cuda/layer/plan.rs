@@ -66,6 +66,7 @@ impl CudaLayer {
         }
         // A refusal leaves everything as it was, and the seeds are looked at again in the next call.
         let derived = derive(arena, lifecycle, options, &stale.seeds, guarded)?;
+        self.streams.columns.residents.settle();
         // From here on an error leaves the device with half of the changes.
         stale.all = true;
         let streams = &mut self.streams;

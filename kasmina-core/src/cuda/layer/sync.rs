@@ -154,6 +154,7 @@ impl CudaLayer {
     /// Something queued before, or a copy, failed; the host's copy is as it was then, except that losses that had arrived are
     /// in it.
     pub fn synchronize(&mut self) -> Result<(), CudaError> {
+        self.streams.columns.residents.settle();
         self.landings.settle(&mut self.state.lifecycle, true)?;
         if !self.telemetry_unsent {
             self.telemetry.pull(&mut self.streams, &mut self.state.telemetry)?;
@@ -216,6 +217,7 @@ impl CudaLayer {
 
     /// Brings the parameters of one seed to the host.
     pub(super) fn pull_parameters(&mut self, seed: u32) -> Result<(), CudaError> {
+        self.streams.columns.residents.settle();
         let Some(arena) = &self.arena else { return Ok(()) };
         let Some(index) = arena.find(seed) else { return Ok(()) };
         let values = arena.parameters.slice(arena.slots[index].parameters.clone())?.to_vec()?;

@@ -137,6 +137,9 @@ impl Telemetry {
             return Ok(());
         }
         let bytes = watched_bytes(count, seeds);
+        if self.host_watched != bytes {
+            columns.residents.settle();
+        }
         let kept = columns.watched.take().or_else(|| self.spare.take());
         let mut buffer = match kept {
             Some(buffer) => buffer,

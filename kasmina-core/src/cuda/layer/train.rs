@@ -14,6 +14,7 @@ impl CudaLayer {
     /// [`CudaError::Engine`] for numbers that [`AdamW::validate`] refuses, nothing changed; or the driver refused.
     pub fn optimizer_step(&mut self, optimizer: &AdamW) -> Result<(), CudaError> {
         optimizer.validate()?;
+        self.streams.columns.residents.settle();
         self.landings.settle(&mut self.state.lifecycle, false)?;
         self.ensure_arena()?;
         let Some(arena) = &mut self.arena else { return Ok(()) };
@@ -53,6 +54,7 @@ impl CudaLayer {
             self.state.lifecycle.zero_gradients();
             return Ok(());
         };
+        self.streams.columns.residents.settle();
         let stream = &self.streams.columns.stream;
         arena.gradients.fill_zero(stream)?;
         // The losses in it went to the host with their pass.
@@ -93,6 +95,7 @@ impl CudaLayer {
     /// [`CudaError::Engine`] as [`Layer::set_parameters`](crate::Layer::set_parameters), the layer unchanged; or the driver
     /// refused.
     pub fn set_parameters(&mut self, seed: usize, parameters: &[f32]) -> Result<(), CudaError> {
+        self.streams.columns.residents.settle();
         self.ensure_arena()?;
         self.state.lifecycle.set_parameters(seed, parameters)?;
         let Some(arena) = &mut self.arena else { return Ok(()) };

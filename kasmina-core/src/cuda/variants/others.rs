@@ -3,7 +3,7 @@
 use super::DTYPES;
 
 /// Fatbin and kernel of those that are the same for all storage types.
-const SINGLE: [(&str, &str); 15] = [
+const SINGLE: [(&str, &str); 17] = [
     ("cuts", "kasmina_tile_flags"),
     ("cuts", "kasmina_collect_chunks"),
     ("cuts", "kasmina_collect_gradients"),
@@ -12,6 +12,8 @@ const SINGLE: [(&str, &str); 15] = [
     ("finalize", "kasmina_finalize_block"),
     ("finalize", "kasmina_finalize_warp"),
     ("matrices_merge", "kasmina_matrix_merge"),
+    ("resident", "kasmina_resident"),
+    ("resident", "kasmina_resident_run"),
     ("seeds", "kasmina_lower_by_warp"),
     ("seeds", "kasmina_lower_by_block"),
     ("seeds", "kasmina_adamw"),

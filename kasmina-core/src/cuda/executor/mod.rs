@@ -1,0 +1,525 @@
+//! Passes without launches: a grid that stays on the device and is fed from a queue.
+//!
+//! A launch costs some microseconds, a step of a small layer less than one. [`PersistentExecutor`] keeps a grid resident, hands it
+//! [`Step`]s through page-locked memory, and tells by [`Ticket`]s when they are done. What makes this safe:
+//!
+//! * *It always ends.* After some milliseconds without work the grid ends by itself, and the next step starts it again. Nothing on the
+//!   device waits longer than the watchdog allows, and dropping the executor ends the grid.
+//! * *It cannot wait in a circle.* All blocks run at once (a cooperative launch, or none), go through one sequence of steps and items in
+//!   the same order, and wait only for what is earlier in it.
+//! * *Order is kept.* Steps and items that touch the same memory, one of them writing, run in the order of submission; a pass of
+//!   [`CudaLayer`](super::CudaLayer) outside waits for the steps that use the layer; a step runs after what was queued before it on the streams of
+//!   its layers and matrices.
+//!
+//! Where there can be no grid, or a step has something that needs kernels of its own, the same calls launch, and
+//! [`PersistentExecutor::report`] says why.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use kasmina_core::cuda::{CudaLayer, Engine, ExecutorOptions, PersistentExecutor, SharedMatrix, StepBuilder};
+//! use kasmina_core::{ForwardOptions, Layer, SeedLayout};
+//! use kasmina_sys::{Driver, Stream};
+//! use parking_lot::Mutex;
+//!
+//! let engine = Engine::new(Driver::load()?.device(0)?)?;
+//! let stream = Stream::new(engine.context())?;
+//! let layer = Layer::builder(SeedLayout::new(768, 48)?).build()?;
+//! let layer = Arc::new(Mutex::new(CudaLayer::from_layer(&layer, &engine, &stream)?));
+//! let x = SharedMatrix::<f32>::zeroed(&stream, 32, 768)?;
+//! let y = SharedMatrix::<f32>::zeroed(&stream, 32, 768)?;
+//!
+//! let executor = PersistentExecutor::new(&engine, ExecutorOptions::new())?;
+//! let mut step = StepBuilder::new();
+//! step.forward(&layer, &x, &y, &ForwardOptions::new())?;
+//! let step = step.build()?;
+//! for _ in 0..1000 {
+//!     executor.submit(&step)?.wait()?;
+//! }
+//! println!("{}", executor.report());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod cut;
+mod error;
+mod grid;
+mod matrix;
+mod options;
+mod plain;
+mod queue;
+mod records;
+mod report;
+mod service;
+mod step;
+mod ticket;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use kasmina_sys::{Event, Stream};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+pub use error::ExecutorError;
+pub use matrix::SharedMatrix;
+pub use options::ExecutorOptions;
+#[doc(hidden)]
+pub use plain::launch_plainly;
+pub use queue::Priority;
+pub use report::ExecutorReport;
+pub use step::{SharedLayer, Step, StepBuilder};
+pub use ticket::Ticket;
+
+pub(super) use grid::{RESIDENT_ARGUMENTS, RUN_ARGUMENTS};
+pub(super) use ticket::Residents;
+
+use super::engine::Engine;
+use super::error::CudaError;
+use super::geometry::{PACKET_BYTES, Tuning, WORKERS};
+use super::variants::element_bytes;
+use crate::{DType, SeedLayout};
+use grid::Grid;
+use queue::{Ordered, Queue};
+use step::{Locked, StepInner};
+use ticket::{Stage, Submitted};
+
+/// A grid that stays on the device, with a queue of steps. See the [module](self) for what it promises.
+///
+/// Any number of threads submit to one; share it by reference or [`Arc`].
+#[derive(Debug)]
+pub struct PersistentExecutor {
+    shared: Arc<Shared>,
+    service: Option<JoinHandle<()>>,
+}
+
+/// What callers, tickets and the service thread have in common.
+pub(super) struct Shared {
+    id: u64,
+    engine: Arc<Engine>,
+    options: ExecutorOptions,
+    /// For uploads, which wait for nothing on it but themselves.
+    uploads: Stream,
+    state: Mutex<State>,
+    /// The service thread has something to see to.
+    work: Condvar,
+    /// The queue has room.
+    room: Condvar,
+    /// `None`: everything runs by launches.
+    grid: Option<Grid>,
+    why_no_grid: Option<String>,
+    stopping: AtomicBool,
+}
+
+struct State {
+    queue: Queue<Queued>,
+    /// Steps that are on streams.
+    launched: Vec<Queued>,
+    fault: Option<ExecutorError>,
+    report: ExecutorReport,
+    /// Whether streams or graphs may hand steps to the grid.
+    is_bound: bool,
+}
+
+/// A submitted step.
+struct Queued {
+    step: Arc<StepInner>,
+    record: u64,
+    ticket: Arc<Submitted>,
+}
+
+impl Ordered for Queued {
+    fn conflicts(&self, other: &Self) -> bool {
+        self.step.conflicts(&other.step)
+    }
+}
+
+impl PersistentExecutor {
+    /// An executor on the device of `engine`, its grid running; or one that launches, where there can be no grid: see
+    /// [`ExecutorReport::why_no_grid`].
+    ///
+    /// # Errors
+    /// The kernels are missing, out of memory, or the driver failed.
+    pub fn new(engine: &Arc<Engine>, options: ExecutorOptions) -> Result<Self, CudaError> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let uploads = Stream::new(engine.context())?;
+        let (grid, why_no_grid) = match Grid::new(engine, &options)? {
+            Ok(grid) => (Some(grid), None),
+            Err(reason) => {
+                tracing::warn!(target: "kasmina::executor", %reason, "no resident grid; steps run by launches");
+                (None, Some(reason))
+            }
+        };
+        let report =
+            ExecutorReport::new(grid.as_ref().map_or(0, Grid::workers), why_no_grid.clone());
+        let shared = Arc::new(Shared {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            engine: Arc::clone(engine),
+            uploads,
+            grid,
+            why_no_grid,
+            state: Mutex::new(State {
+                queue: Queue::new(options.window),
+                launched: Vec::new(),
+                fault: None,
+                report,
+                is_bound: false,
+            }),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            options,
+        });
+        let service = service::start(&shared)?;
+        Ok(Self { shared, service: Some(service) })
+    }
+
+    /// Submits a step; where the queue is full, waits until there is room.
+    ///
+    /// # Errors
+    /// A pass of the step is refused, as by [`CudaLayer::forward`](super::CudaLayer::forward); the executor has failed; or the driver did.
+    pub fn submit(&self, step: &Step) -> Result<Ticket, CudaError> {
+        self.submit_with(step, Priority::default())
+    }
+
+    /// The same with a priority.
+    ///
+    /// # Errors
+    /// As [`PersistentExecutor::submit`].
+    pub fn submit_with(&self, step: &Step, priority: Priority) -> Result<Ticket, CudaError> {
+        loop {
+            match self.shared.submit(step, priority) {
+                Err(CudaError::Executor(ExecutorError::Full { .. })) => self.shared.wait_for_room(),
+                other => return other,
+            }
+        }
+    }
+
+    /// The same without ever waiting for room.
+    ///
+    /// # Errors
+    /// [`ExecutorError::Full`], nothing changed; and those of [`PersistentExecutor::submit`].
+    pub fn try_submit(&self, step: &Step, priority: Priority) -> Result<Ticket, CudaError> {
+        self.shared.submit(step, priority)
+    }
+
+    /// Makes a step's record on the device as the layers are now, without running it: for [`PersistentExecutor::launch_on`]. The layers count it
+    /// as a pass.
+    ///
+    /// # Errors
+    /// [`ExecutorError::ByLaunches`] for a step that the grid cannot run, and those of [`PersistentExecutor::submit`].
+    pub fn prepare(&self, step: &Step) -> Result<(), CudaError> {
+        self.shared.prepare(step)
+    }
+
+    /// Queues a small kernel on `stream` that hands the step to the grid and waits until it is done: for steps between other work of the
+    /// stream, and for captured graphs. The step runs as it was prepared: what the layers' commands change later, a graph does not see until
+    /// `prepare` is called again, which must not be done while the graph runs. Keep the step, and the executor, until the stream or the graph
+    /// is done.
+    ///
+    /// # Errors
+    /// [`ExecutorError::NotPrepared`], or the driver refused.
+    pub fn launch_on(&self, step: &Step, stream: &Stream) -> Result<(), CudaError> {
+        self.shared.launch_on(step, stream)
+    }
+
+    /// What has run so far, where, and why.
+    pub fn report(&self) -> ExecutorReport {
+        self.shared.report()
+    }
+
+    /// Waits until everything submitted so far is done.
+    ///
+    /// # Errors
+    /// The executor has failed.
+    pub fn drain(&self) -> Result<(), CudaError> {
+        self.shared.drain()
+    }
+
+    /// Ends the grid after what is with the device; what still waits on the host gets [`ExecutorError::Stopped`]. Dropping does the same
+    /// and says nothing.
+    ///
+    /// # Errors
+    /// The grid failed.
+    pub fn stop(mut self) -> Result<(), CudaError> {
+        self.end();
+        self.shared.fault().map_or(Ok(()), |fault| Err(fault.into()))
+    }
+
+    fn end(&mut self) {
+        self.shared.stop();
+        if let Some(service) = self.service.take()
+            && service.join().is_err()
+        {
+            tracing::error!(target: "kasmina::executor", "a callback panicked on the executor's thread");
+        }
+    }
+}
+
+impl Drop for PersistentExecutor {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Shared {
+    pub(super) fn completed(&self) -> u64 {
+        self.grid.as_ref().map_or(0, Grid::completed)
+    }
+
+    pub(super) fn fault(&self) -> Option<ExecutorError> {
+        let known = self.state.lock().fault.clone();
+        known.or_else(|| self.grid.as_ref().and_then(Grid::fault))
+    }
+
+    pub(super) fn wake(&self) {
+        self.work.notify_all();
+    }
+
+    fn submit(self: &Arc<Self>, step: &Step, priority: Priority) -> Result<Ticket, CudaError> {
+        let step = &step.0;
+        self.check_room()?;
+        let mut layers = step.lock();
+        let streams = step.streams(&layers);
+        for stream in &streams {
+            if stream.is_capturing()? {
+                return Err(ExecutorError::Capturing.into());
+            }
+        }
+        let (grid, reason) = self.choose(step, &mut layers)?;
+        let ticket = Ticket::new(self, Stage::Waiting);
+        let submitted = match (grid, reason) {
+            (Some(grid), None) => {
+                self.submit_to_grid(grid, step, &mut layers, &streams, priority, &ticket)
+            }
+            (_, reason) => self.submit_launches(
+                step,
+                &mut layers,
+                &streams,
+                reason.unwrap_or_default(),
+                &ticket,
+            ),
+        };
+        if submitted.is_err() {
+            // Layers may have been told of it.
+            ticket.0.finish(Err(ExecutorError::Stopped));
+        }
+        submitted.map(|()| ticket)
+    }
+
+    /// The grid, or why a step is not for it.
+    fn choose(
+        &self,
+        step: &StepInner,
+        layers: &mut Locked<'_>,
+    ) -> Result<(Option<&Grid>, Option<String>), CudaError> {
+        match &self.grid {
+            Some(grid) => Ok((Some(grid), step.not_resident(layers)?)),
+            None => Ok((None, self.why_no_grid.clone())),
+        }
+    }
+
+    fn submit_to_grid(
+        self: &Arc<Self>,
+        grid: &Grid,
+        step: &Arc<StepInner>,
+        layers: &mut Locked<'_>,
+        streams: &[Stream],
+        priority: Priority,
+        ticket: &Ticket,
+    ) -> Result<(), CudaError> {
+        let record = self.lower(grid, step, layers)?;
+        let mut busy = false;
+        for stream in streams {
+            busy |= !stream.is_idle()?;
+        }
+        layers.iter().for_each(|layer| layer.residents().note(ticket));
+        if busy {
+            return self.submit_behind(grid, step, record, streams, ticket);
+        }
+        let queued = Queued { step: Arc::clone(step), record, ticket: Arc::clone(&ticket.0) };
+        // A step on a stream whose memory this one touches: what this one's own streams did not show.
+        let mut state =
+            self.settle(|state| !state.launched.iter().any(|other| other.conflicts(&queued)))?;
+        state.queue.push(queued, priority);
+        state.report.submitted += 1;
+        let pumped = state.pump(grid);
+        drop(state);
+        self.work.notify_all();
+        pumped
+    }
+
+    /// Behind what is still queued on the step's streams.
+    fn submit_behind(
+        &self,
+        grid: &Grid,
+        step: &Arc<StepInner>,
+        record: u64,
+        streams: &[Stream],
+        ticket: &Ticket,
+    ) -> Result<(), CudaError> {
+        let Some((first, others)) = streams.split_first() else {
+            return Err(ExecutorError::Empty.into());
+        };
+        let mut state =
+            self.settle(|state| !state.queue.any(|queued| queued.step.conflicts(step)))?;
+        for other in others {
+            first.join(other)?;
+        }
+        grid.run_on(first, record)?;
+        state.report.behind_streams += 1;
+        self.launched(state, step, streams, ticket)
+    }
+
+    /// By launches, for a reason.
+    fn submit_launches(
+        &self,
+        step: &Arc<StepInner>,
+        layers: &mut Locked<'_>,
+        streams: &[Stream],
+        reason: String,
+        ticket: &Ticket,
+    ) -> Result<(), CudaError> {
+        drop(self.settle(|state| !state.queue.any(|queued| queued.step.conflicts(step)))?);
+        step.launch(layers)?;
+        layers.iter().for_each(|layer| layer.residents().note(ticket));
+        let mut state = self.state.lock();
+        state.report.by_launches += 1;
+        state.report.last_reason = Some(reason);
+        self.launched(state, step, streams, ticket)
+    }
+
+    /// Gives the ticket what it needs to know of a step that was just queued on the first of `streams`, or on all.
+    fn launched(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        step: &Arc<StepInner>,
+        streams: &[Stream],
+        ticket: &Ticket,
+    ) -> Result<(), CudaError> {
+        let mut events = Vec::new();
+        for stream in streams {
+            if let Some(first) = streams.first().filter(|first| !first.same_queue(stream)) {
+                stream.join(first)?;
+            }
+            let event = Event::new(self.engine.context())?;
+            event.record(stream)?;
+            events.push(event);
+        }
+        ticket.0.launched(events);
+        state.launched.push(Queued {
+            step: Arc::clone(step),
+            record: 0,
+            ticket: Arc::clone(&ticket.0),
+        });
+        state.report.submitted += 1;
+        drop(state);
+        self.work.notify_all();
+        Ok(())
+    }
+
+    /// The address of the step's record, made anew where the layers have changed.
+    fn lower(
+        &self,
+        grid: &Grid,
+        step: &Arc<StepInner>,
+        layers: &mut Locked<'_>,
+    ) -> Result<u64, CudaError> {
+        let lowered = step.lower(layers, grid.machine())?;
+        let uses = |queued: &Queued| Arc::ptr_eq(&queued.step, step);
+        step.upload(grid, self.id, &self.uploads, lowered, || {
+            let unused = |state: &State| !state.queue.any(uses) && !state.launched.iter().any(uses);
+            self.settle(unused).map(drop)
+        })
+    }
+
+    /// Waits until `settled` holds.
+    fn settle(&self, settled: impl Fn(&State) -> bool) -> Result<MutexGuard<'_, State>, CudaError> {
+        loop {
+            self.look_after();
+            let state = self.state.lock();
+            if let Some(fault) = &state.fault {
+                return Err(fault.clone().into());
+            }
+            if self.stopping.load(Ordering::Acquire) {
+                return Err(ExecutorError::Stopped.into());
+            }
+            if settled(&state) {
+                return Ok(state);
+            }
+            drop(state);
+            std::thread::yield_now();
+        }
+    }
+
+    fn prepare(&self, step: &Step) -> Result<(), CudaError> {
+        let step = &step.0;
+        let mut layers = step.lock();
+        match self.choose(step, &mut layers)? {
+            (Some(grid), None) => self.lower(grid, step, &mut layers)?,
+            (_, reason) => {
+                return Err(ExecutorError::ByLaunches { reason: reason.unwrap_or_default() }.into());
+            }
+        };
+        // What lowering has queued.
+        step.streams(&layers).iter().try_for_each(Stream::synchronize)?;
+        Ok(())
+    }
+
+    fn launch_on(&self, step: &Step, stream: &Stream) -> Result<(), CudaError> {
+        let device = step.0.device.lock();
+        let Some(kept) = device.as_ref().filter(|kept| kept.executor == self.id) else {
+            return Err(ExecutorError::NotPrepared.into());
+        };
+        let Some(grid) = &self.grid else { return Err(ExecutorError::NotPrepared.into()) };
+        grid.run_on(stream, kept.record.address())?;
+        self.state.lock().is_bound = true;
+        self.work.notify_all();
+        Ok(())
+    }
+
+    fn check_room(&self) -> Result<(), CudaError> {
+        self.look_after();
+        let state = self.state.lock();
+        if let Some(fault) = &state.fault {
+            return Err(fault.clone().into());
+        }
+        let capacity = self.options.capacity;
+        if state.queue.waiting() >= capacity {
+            return Err(ExecutorError::Full { capacity }.into());
+        }
+        Ok(())
+    }
+
+    fn wait_for_room(&self) {
+        let mut state = self.state.lock();
+        if state.queue.waiting() >= self.options.capacity {
+            self.room.wait_for(&mut state, service::GLANCE);
+        }
+    }
+
+    fn drain(&self) -> Result<(), CudaError> {
+        self.settle(|state| state.queue.is_empty() && state.launched.is_empty()).map(drop)
+    }
+
+    fn report(&self) -> ExecutorReport {
+        self.look_after();
+        self.state.lock().report.clone()
+    }
+}
+
+/// How items are cut: narrow tiles, so that small layers have many, but of whole chunks, and wide enough that a row of a tile is a few whole
+/// sectors of memory.
+pub(super) fn resident_tuning(layout: SeedLayout, dtype: DType) -> Tuning {
+    let lanes = (PACKET_BYTES / element_bytes(dtype)) as usize;
+    let of_chunk = layout.chunk().div_ceil(lanes);
+    let packets = of_chunk * (8usize.div_ceil(of_chunk));
+    Tuning { packets: (packets as u32).min(WORKERS), ..Tuning::PLAIN }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("id", &self.id)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,208 @@
+//! What a submitted step is waited for by.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kasmina_sys::Event;
+use parking_lot::{Condvar, Mutex};
+
+use super::Shared;
+use super::error::ExecutorError;
+
+type Callback = Box<dyn FnOnce(&Result<(), ExecutorError>) + Send>;
+
+/// A step that was submitted. Dropping it drops nothing else: the step runs.
+#[derive(Clone)]
+#[must_use = "a step runs without it, but nobody would know when it is done"]
+pub struct Ticket(pub(super) Arc<Submitted>);
+
+pub(super) struct Submitted {
+    shared: Arc<Shared>,
+    progress: Mutex<Progress>,
+    changed: Condvar,
+}
+
+struct Progress {
+    stage: Stage,
+    callbacks: Vec<Callback>,
+}
+
+pub(super) enum Stage {
+    /// On the host.
+    Waiting,
+    /// With the grid, as this number of the mailbox.
+    InFlight(u64),
+    /// Queued on streams.
+    Launched(Vec<Event>),
+    Done(Result<(), ExecutorError>),
+}
+
+/// A wait looks at memory for so long, which is how long most steps take, before it sleeps between looks.
+const EAGER: Duration = Duration::from_micros(100);
+const NAP: Duration = Duration::from_micros(50);
+
+impl Ticket {
+    pub(super) fn new(shared: &Arc<Shared>, stage: Stage) -> Self {
+        let progress = Mutex::new(Progress { stage, callbacks: Vec::new() });
+        Self(Arc::new(Submitted { shared: Arc::clone(shared), progress, changed: Condvar::new() }))
+    }
+
+    /// Whether the step is done, or will never be. Does not wait.
+    pub fn is_done(&self) -> bool {
+        self.0.poll().is_some()
+    }
+
+    /// Waits until the step is done: its results are there for copies, for other streams and for the host.
+    ///
+    /// # Errors
+    /// The step did not run, or not to its end.
+    pub fn wait(&self) -> Result<(), ExecutorError> {
+        let begun = Instant::now();
+        loop {
+            if let Some(outcome) = self.0.poll() {
+                return outcome;
+            }
+            if begun.elapsed() < EAGER {
+                std::hint::spin_loop();
+                continue;
+            }
+            self.0.shared.look_after();
+            let mut progress = self.0.progress.lock();
+            if !matches!(progress.stage, Stage::Done(_)) {
+                self.0.changed.wait_for(&mut progress, NAP);
+            }
+        }
+    }
+
+    /// The same for at most `limit`; `None` where the step is not done by then.
+    ///
+    /// # Errors
+    /// As [`Ticket::wait`].
+    pub fn wait_for(&self, limit: Duration) -> Result<Option<()>, ExecutorError> {
+        let begun = Instant::now();
+        loop {
+            if let Some(outcome) = self.0.poll() {
+                return outcome.map(Some);
+            }
+            if begun.elapsed() >= limit {
+                return Ok(None);
+            }
+            if begun.elapsed() > EAGER {
+                self.0.shared.look_after();
+                std::thread::sleep(NAP.min(limit.saturating_sub(begun.elapsed())));
+            }
+        }
+    }
+
+    /// Has `callback` called once the step is done or will never be: on the executor's own thread, or at once on this one where that
+    /// is known already. It must not wait for other steps, which that thread may have to see to.
+    pub fn on_done(&self, callback: impl FnOnce(&Result<(), ExecutorError>) + Send + 'static) {
+        let outcome = {
+            let mut progress = self.0.progress.lock();
+            match &progress.stage {
+                Stage::Done(outcome) => outcome.clone(),
+                _ => {
+                    progress.callbacks.push(Box::new(callback));
+                    drop(progress);
+                    self.0.shared.wake();
+                    return;
+                }
+            }
+        };
+        callback(&outcome);
+    }
+}
+
+impl Submitted {
+    /// The outcome, if there is one. Looks at the grid's report, and changes nothing that others wait for.
+    pub(super) fn poll(&self) -> Option<Result<(), ExecutorError>> {
+        let progress = self.progress.lock();
+        match &progress.stage {
+            Stage::Done(outcome) => Some(outcome.clone()),
+            Stage::InFlight(number) if self.shared.completed() >= *number => Some(Ok(())),
+            Stage::InFlight(_) | Stage::Waiting => None,
+            Stage::Launched(_) => {
+                drop(progress);
+                let done = self.poll_launched()?;
+                // A kernel that found no grid has done nothing.
+                Some(self.shared.fault().map_or(done, Err))
+            }
+        }
+    }
+
+    /// The same of what is on streams, without a look at the grid.
+    pub(super) fn poll_launched(&self) -> Option<Result<(), ExecutorError>> {
+        let progress = self.progress.lock();
+        let Stage::Launched(events) = &progress.stage else { return None };
+        for event in events {
+            match event.is_done() {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => {
+                    return Some(Err(ExecutorError::Device { reason: error.to_string() }));
+                }
+            }
+        }
+        Some(Ok(()))
+    }
+
+    pub(super) fn launched(&self, events: Vec<Event>) {
+        self.progress.lock().stage = Stage::Launched(events);
+    }
+
+    pub(super) fn handed_over(&self, number: u64) {
+        self.progress.lock().stage = Stage::InFlight(number);
+    }
+
+    /// Settles the outcome and tells everybody.
+    pub(super) fn finish(&self, outcome: Result<(), ExecutorError>) {
+        let callbacks = {
+            let mut progress = self.progress.lock();
+            if matches!(progress.stage, Stage::Done(_)) {
+                return;
+            }
+            progress.stage = Stage::Done(outcome.clone());
+            std::mem::take(&mut progress.callbacks)
+        };
+        self.changed.notify_all();
+        for callback in callbacks {
+            callback(&outcome);
+        }
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("done", &self.is_done()).finish_non_exhaustive()
+    }
+}
+
+/// Steps that use a layer's device memory, for whoever wants to change it.
+#[derive(Debug, Default)]
+pub(in crate::cuda) struct Residents {
+    tickets: Mutex<Vec<Ticket>>,
+}
+
+impl Residents {
+    pub(in crate::cuda) fn note(&self, ticket: &Ticket) {
+        let mut tickets = self.tickets.lock();
+        tickets.retain(|ticket| !ticket.is_done());
+        tickets.push(ticket.clone());
+    }
+
+    /// Waits until no step uses the layer any more. How the steps went their own tickets say.
+    pub(in crate::cuda) fn settle(&self) {
+        let tickets = std::mem::take(&mut *self.tickets.lock());
+        for ticket in tickets {
+            // Also after an error nothing of the step runs any more: the grid has ended, or the context is lost.
+            let _outcome = ticket.wait();
+        }
+    }
+}
+
+impl Drop for Residents {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
