@@ -13,6 +13,7 @@ mod error;
 mod facts;
 mod forward;
 mod geometry;
+mod hand_over;
 mod job;
 mod layer;
 mod loading;
@@ -41,7 +42,7 @@ pub use error::CudaError;
 #[doc(hidden)]
 pub use facts::{StreamingKernel, argument_bytes, streaming_kernels};
 pub use forward::{Forward, ForwardReport, Streams};
-pub use layer::{CudaLayer, LayerReport, OptimizerSummary};
+pub use layer::{CudaLayer, LayerReport, OptimizerSummary, PublishOutcome, PublishedEpoch};
 pub use matrix::{DeviceMatMut, DeviceMatRef};
 #[doc(hidden)]
 pub use rehearsal::{Found, Rehearsal};

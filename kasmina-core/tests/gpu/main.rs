@@ -6,6 +6,8 @@ mod forward;
 mod layer;
 mod layer_moves;
 mod layer_pair;
+mod layer_publish;
+mod layer_publish_cost;
 mod matrices;
 mod matrices_reference;
 mod reference;
@@ -24,6 +26,8 @@ fn main() -> ExitCode {
         forward::TESTS,
         layer::TESTS,
         layer_moves::TESTS,
+        layer_publish::TESTS,
+        layer_publish_cost::TESTS,
         matrices::TESTS,
         seeds::TESTS,
         stencil::TESTS,

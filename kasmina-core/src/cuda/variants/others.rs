@@ -3,7 +3,7 @@
 use super::DTYPES;
 
 /// Fatbin and kernel of those that are the same for all storage types.
-const SINGLE: [(&str, &str); 15] = [
+const SINGLE: [(&str, &str); 17] = [
     ("cuts", "kasmina_tile_flags"),
     ("cuts", "kasmina_collect_chunks"),
     ("cuts", "kasmina_collect_gradients"),
@@ -11,6 +11,8 @@ const SINGLE: [(&str, &str); 15] = [
     ("cuts", "kasmina_empty_gradients"),
     ("finalize", "kasmina_finalize_block"),
     ("finalize", "kasmina_finalize_warp"),
+    ("hand_over", "kasmina_hand_over"),
+    ("hand_over", "kasmina_empty_histograms"),
     ("matrices_merge", "kasmina_matrix_merge"),
     ("seeds", "kasmina_lower_by_warp"),
     ("seeds", "kasmina_lower_by_block"),
