@@ -8,6 +8,7 @@ mod layer_moves;
 mod layer_pair;
 mod layer_publish;
 mod layer_publish_cost;
+mod layer_publish_moves;
 mod matrices;
 mod matrices_reference;
 mod reference;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         layer_moves::TESTS,
         layer_publish::TESTS,
         layer_publish_cost::TESTS,
+        layer_publish_moves::TESTS,
         matrices::TESTS,
         seeds::TESTS,
         stencil::TESTS,
