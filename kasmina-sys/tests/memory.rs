@@ -334,6 +334,26 @@ fn a_size_past_the_address_space_is_an_error_value() {
 }
 
 #[test]
+fn pinned_memory_that_sleeps_has_its_event_from_the_start() {
+    let fake = Fake::new(&[]);
+    let context = fake.context();
+    let stream = Stream::new(&context).expect("a stream");
+    let values = DeviceBuffer::from_host(&stream, &[1u32, 2, 3]).expect("it fits");
+    let pinned = || PinnedBuffer::<u32>::zeroed(&context, 3, PinnedKind::Cached).expect("it fits");
+    fake.fail("cuEventCreate", 0, 1, CUresult(4242));
+    let refused = pinned().with_sleeping_waits().err();
+    assert!(matches!(refused, Some(Error::Call { call: "cuEventCreate", .. })), "{refused:?}");
+    let mut sleeping = pinned().with_sleeping_waits().expect("an event");
+    // No other is made when it is used.
+    fake.fail("cuEventCreate", 0, 1, CUresult(4242));
+    values.copy_to_pinned(&mut sleeping, &stream).expect("it is queued");
+    assert_eq!(sleeping.as_slice(), Ok(&[1, 2, 3][..]));
+    assert!(values.copy_to_pinned(&mut pinned(), &stream).is_err(), "the failure still waits");
+    drop((values, sleeping, stream, context));
+    fake.assert_nothing_left();
+}
+
+#[test]
 fn pinned_memory_tells_both_its_addresses() {
     let fake = Fake::new(&[]);
     let context = fake.context();

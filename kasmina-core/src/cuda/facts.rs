@@ -4,7 +4,9 @@
 use kasmina_sys::KernelArguments;
 
 use super::variants::{BackwardVariant, ForwardVariant, backward_image, forward_image};
-use super::{backward, cuts, engine, executor, matrices, seeds, stencil, whole_input};
+use super::{
+    backward, cuts, engine, executor, hand_over, matrices, seeds, stencil, whole_input,
+};
 
 /// A kernel of the streaming tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub fn argument_bytes(kernel: &str) -> Option<&'static [usize]> {
         "kasmina_tile_flags" => cuts::TileFlags::SIZES,
         "kasmina_collect_chunks" | "kasmina_collect_gradients" => cuts::Collect::SIZES,
         "kasmina_empty_chunks" | "kasmina_empty_gradients" => cuts::Empty::SIZES,
+        "kasmina_hand_over" => hand_over::HandOver::SIZES,
+        "kasmina_empty_histograms" => hand_over::EmptyHistograms::SIZES,
         "kasmina_finalize_block" | "kasmina_finalize_warp" => backward::Finalize::SIZES,
         "kasmina_lower_by_warp" | "kasmina_lower_by_block" => seeds::Lower::SIZES,
         "kasmina_adamw" => seeds::AdamWSmall::SIZES,

@@ -14,6 +14,7 @@ pub mod executor;
 mod facts;
 mod forward;
 mod geometry;
+mod hand_over;
 mod job;
 mod layer;
 mod loading;
@@ -46,7 +47,7 @@ pub use executor::{
 #[doc(hidden)]
 pub use facts::{StreamingKernel, argument_bytes, streaming_kernels};
 pub use forward::{Forward, ForwardReport, Streams};
-pub use layer::{CudaLayer, LayerReport, OptimizerSummary};
+pub use layer::{CudaLayer, LayerReport, OptimizerSummary, PublishOutcome, PublishedEpoch};
 pub use matrix::{DeviceMatMut, DeviceMatRef};
 #[doc(hidden)]
 pub use rehearsal::{Found, Rehearsal};

@@ -158,6 +158,15 @@ impl TelemetryState {
         Ok(())
     }
 
+    /// Empties the accumulators.
+    pub(crate) fn clear(&mut self) {
+        self.measured = 0;
+        self.saturated = 0;
+        self.chunk.fill(ChunkStats::EMPTY);
+        self.gradient.fill(GradientStats::EMPTY);
+        self.histograms.iter_mut().for_each(|all| all.fill(Histogram::EMPTY));
+    }
+
     /// Empties the accumulators and returns what they held.
     pub(super) fn take(&mut self) -> (Vec<ChunkStats>, Vec<GradientStats>, Option<Vec<Histogram>>) {
         let seeds = self.chunk.len();

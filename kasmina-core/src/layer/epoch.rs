@@ -126,32 +126,32 @@ impl LayerState {
 
     /// Moves the accumulators into a report; the cost is one allocation an array, not a walk over seeds.
     fn take_telemetry(&mut self, run_by: RunBy) -> TelemetryReport {
-        let lifecycle = &self.lifecycle;
-        let telemetry = &mut self.telemetry;
-        let (measured, saturated) = (telemetry.measured, telemetry.saturated);
-        let (chunk, gradient, histograms) = telemetry.take();
+        let report = self.report(run_by);
+        let (steps, saturated) = (self.telemetry.measured, self.telemetry.saturated);
+        let (chunk, gradient, histograms) = self.telemetry.take();
+        TelemetryReport { steps, chunk, gradient, histograms, saturated, ..report }
+    }
+
+    /// A report of the layer as it is, without measurements.
+    pub(crate) fn report(&self, run_by: RunBy) -> TelemetryReport {
+        let (lifecycle, telemetry) = (&self.lifecycle, &self.telemetry);
         let table = lifecycle.table();
         let names: Arc<[String]> =
             lifecycle.registry().iter().map(|(name, _)| name.into()).collect();
         TelemetryReport {
             layer: self.name.clone(),
             epoch: lifecycle.epoch().into(),
-            steps: measured,
-            windows: 1,
             mode: telemetry.mode,
             snr_epsilon: telemetry.snr_epsilon,
-            chunk,
-            gradient,
             state: table.states().iter().map(|state| state.code()).collect(),
             alpha: table.alphas().to_vec(),
             blueprint: table.blueprints().to_vec(),
             state_names: &State::NAMES,
             blueprint_names: names,
-            histograms,
-            saturated,
             hardware: run_by.hardware,
             kernel: run_by.kernel,
             overhead: run_by.overhead,
+            ..TelemetryReport::default()
         }
     }
 }

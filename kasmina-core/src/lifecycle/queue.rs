@@ -131,6 +131,11 @@ impl Lifecycle {
         outcome
     }
 
+    /// Whether a command or a roll-back waits for the epoch's end.
+    pub(crate) fn anything_waits(&self) -> bool {
+        !self.waiting.is_empty() || self.roll_back.is_some()
+    }
+
     fn apply(&mut self, seed: usize, command: &Command, why: Arc<str>) -> Result<Transition> {
         let to = self.check(seed, command)?;
         let growth = match command {

@@ -28,12 +28,12 @@ pub(crate) const TESTS: &[(&str, Body)] = &[
     ("forced_rungs_are_reported", rungs),
 ];
 
-const ROWS: usize = 96;
-const HIDDEN: usize = 192;
+pub(crate) const ROWS: usize = 96;
+pub(crate) const HIDDEN: usize = 192;
 const CHUNK: usize = 16;
 
 /// A seed of every kind in every state that runs.
-fn layer() -> Result<Layer, Failed> {
+pub(crate) fn layer() -> Result<Layer, Failed> {
     let kinds = [
         Blueprint::Residual,
         Blueprint::AttentionHead,
@@ -70,7 +70,7 @@ fn layer() -> Result<Layer, Failed> {
     Ok(builder.build()?)
 }
 
-fn values(seed: u64, n: usize) -> Vec<f32> {
+pub(crate) fn values(seed: u64, n: usize) -> Vec<f32> {
     let mut draw = Draw(seed);
     (0..n).map(|_| draw.unit()).collect()
 }

@@ -7,6 +7,9 @@ mod forward;
 mod layer;
 mod layer_moves;
 mod layer_pair;
+mod layer_publish;
+mod layer_publish_cost;
+mod layer_publish_moves;
 mod matrices;
 mod matrices_reference;
 mod reference;
@@ -26,6 +29,9 @@ fn main() -> ExitCode {
         forward::TESTS,
         layer::TESTS,
         layer_moves::TESTS,
+        layer_publish::TESTS,
+        layer_publish_cost::TESTS,
+        layer_publish_moves::TESTS,
         matrices::TESTS,
         seeds::TESTS,
         stencil::TESTS,

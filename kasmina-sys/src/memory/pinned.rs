@@ -51,7 +51,7 @@ pub struct PinnedBuffer<T: DeviceCopy> {
     len: usize,
     kind: PinnedKind,
     in_flight: Mutex<Use>,
-    /// Recorded after each use; made with the first.
+    /// Recorded after each use; made with the first, if not before.
     done: OnceCell<Event>,
     elements: PhantomData<T>,
 }
@@ -79,6 +79,16 @@ impl<T: DeviceCopy> PinnedBuffer<T> {
             done: OnceCell::new(),
             elements: PhantomData,
         })
+    }
+
+    /// The same buffer, whose waits sleep where they would otherwise spin: later by some microseconds, and the core is free
+    /// meanwhile. For a buffer that was not used yet; one that was goes on as it did.
+    ///
+    /// # Errors
+    /// The driver made no event.
+    pub fn with_sleeping_waits(self) -> Result<Self, Error> {
+        self.done.get_or_try_init(|| Event::blocking(&self.context))?;
+        Ok(self)
     }
 
     /// A copy of `host`.

@@ -2,13 +2,23 @@
 
 use std::path::Path;
 
-use super::CudaLayer;
+use kasmina_telemetry::transport::Transport;
+
+use super::{CudaLayer, PublishOutcome};
 use crate::checkpoint::{self, CheckpointError, Extensions};
 use crate::controller::Controller;
 use crate::cuda::error::CudaError;
-use crate::layer::RunBy;
-use crate::lifecycle::{Readiness, RestoreOutcome, SeedSignals};
+use crate::lifecycle::{EpochOutcome, Readiness, RestoreOutcome, SeedSignals};
 use crate::{Command, EpochReport, Layer, Objective, Result};
+
+/// What an epoch boundary brought whose telemetry was published.
+#[derive(Debug)]
+pub struct PublishedEpoch {
+    /// Transitions made and commands refused.
+    pub outcome: EpochOutcome,
+    /// What became of what was measured in the epoch that ended.
+    pub telemetry: PublishOutcome,
+}
 
 impl CudaLayer {
     /// Gives a seed a command. It is checked now, and applied at the next epoch boundary.
@@ -62,7 +72,8 @@ impl CudaLayer {
         self.state.lifecycle.readiness(seed)
     }
 
-    /// Ends the epoch: takes the telemetry and applies the waiting commands. Waits.
+    /// Ends the epoch: takes the telemetry and applies the waiting commands. Waits. What was published since the last boundary
+    /// is not in the report, as it is in another; see [`CudaLayer::end_epoch_publishing`] for a boundary that need not wait.
     ///
     /// # Errors
     /// Something queued in the epoch failed; it has not ended then. Memory that the transitions need and the device does not
@@ -82,6 +93,31 @@ impl CudaLayer {
         self.close_epoch(Some(controller))
     }
 
+    /// Ends the epoch, with its telemetry to `transport` as by [`CudaLayer::publish`], and applies the waiting commands. For
+    /// epochs without a controller, which needs the measurements on the host.
+    ///
+    /// Waits only where the boundary depends on what the device alone knows: a command or a roll-back is waiting, the optimizer
+    /// has made steps since the host last knew of all of them, or a reconstruction's loss is on its way.
+    ///
+    /// # Errors
+    /// As [`CudaLayer::publish`], or something queued in the epoch failed where that is waited for; the epoch has not ended then.
+    pub fn end_epoch_publishing(
+        &mut self,
+        transport: &Transport,
+    ) -> Result<PublishedEpoch, CudaError> {
+        self.landings.settle(&mut self.state.lifecycle, false)?;
+        if self.stepped || self.landings.any() || self.state.lifecycle.anything_waits() {
+            self.landings.settle(&mut self.state.lifecycle, true)?;
+            self.pull_seeds()?;
+        }
+        let telemetry = self.publish(transport)?;
+        let outcome = self.state.lifecycle.end_epoch();
+        if !outcome.transitions.is_empty() {
+            self.remake();
+        }
+        Ok(PublishedEpoch { outcome, telemetry })
+    }
+
     fn close_epoch(
         &mut self,
         controller: Option<&mut dyn Controller>,
@@ -90,12 +126,8 @@ impl CudaLayer {
         if !self.telemetry_unsent {
             self.telemetry.empty(&mut self.streams)?;
         }
-        let run_by = RunBy {
-            hardware: self.report.device.clone(),
-            kernel: self.report.kernels(),
-            overhead: None,
-        };
-        let report = self.state.end_epoch(run_by, controller);
+        let report = self.state.end_epoch(self.run_by(), controller);
+        self.counted_on_host = false;
         if !report.outcome.transitions.is_empty() {
             self.remake();
         }
@@ -162,6 +194,7 @@ impl CudaLayer {
         self.landings = Default::default();
         self.stepped = false;
         self.telemetry_unsent = true;
+        self.counted_on_host = true;
         self.summaries.clear();
     }
 }

@@ -5,12 +5,13 @@
 //! and come to the host where it asks for them.
 //!
 //! Read on in `work` (what a seed's state asks for), `arena` (where its numbers are), `plan` (what goes up when), `pass`,
-//! `train`, `sync` (what comes down when) and `epoch`.
+//! `train`, `sync` (what comes down when), `publish` (what goes to a consumer's thread) and `epoch`.
 
 mod arena;
 mod epoch;
 mod pass;
 mod plan;
+mod publish;
 mod report;
 mod resident;
 mod sync;
@@ -25,6 +26,8 @@ use kasmina_sys::Stream;
 use kasmina_telemetry::{ChunkStats, GradientStats, TelemetryMode, TelemetryScope};
 use kasmina_tma::LoadPath;
 
+pub use epoch::PublishedEpoch;
+pub use publish::PublishOutcome;
 pub use report::{LayerReport, OptimizerSummary};
 pub(super) use resident::ResidentCollect;
 
@@ -42,13 +45,15 @@ use crate::{
 };
 use arena::Arena;
 use plan::Stale;
+use publish::Publisher;
 use sync::Landings;
 use telemetry::Telemetry;
 
 /// A [`Layer`] on the device.
 ///
 /// A training step (forward, backward, optimizer, [`advance_step`](CudaLayer::advance_step)) only queues work; the epoch
-/// boundary, [`synchronize`](CudaLayer::synchronize), checkpoints and the ways to and from the host wait. What
+/// boundary, [`synchronize`](CudaLayer::synchronize), checkpoints and the ways to and from the host wait. Reports that nobody
+/// has to wait for go to a consumer's thread, by [`publish`](CudaLayer::publish). What
 /// [`parameters`](CudaLayer::parameters), [`gradients`](CudaLayer::gradients), [`chunk_stats`](CudaLayer::chunk_stats) and the
 /// like show is as of the last of these. User-defined blueprints run on the CPU alone: a pass in which one would run is
 /// [`CudaError::UserBlueprint`], and changes nothing.
@@ -144,6 +149,10 @@ pub struct CudaLayer {
     stepped: bool,
     /// Whether the host's accumulators have not reached the device.
     telemetry_unsent: bool,
+    /// Whether the host's accumulators may hold anything.
+    counted_on_host: bool,
+    /// Made by the first publication.
+    publisher: Option<Publisher>,
     summaries: BTreeMap<u32, OptimizerSummary>,
     forced: Option<LoadPath>,
     report: LayerReport,
@@ -180,6 +189,8 @@ impl CudaLayer {
             bounds: None,
             stepped: false,
             telemetry_unsent: false,
+            counted_on_host: true,
+            publisher: None,
             summaries: BTreeMap::new(),
             forced: None,
             report: LayerReport { device, ..LayerReport::default() },
@@ -206,22 +217,27 @@ impl CudaLayer {
 
     /// Makes what the device lacks. Waits where that is something.
     fn ensure_arena(&mut self) -> Result<(), CudaError> {
-        if self.telemetry_unsent || self.arena.is_none() {
-            self.streams.columns.residents.settle();
-        }
-        if self.telemetry_unsent {
-            self.telemetry.put(&mut self.streams, &self.state.telemetry)?;
-            self.telemetry_unsent = false;
-        }
+        self.send_telemetry()?;
         if self.arena.is_some() {
             return Ok(());
         }
+        self.streams.columns.residents.settle();
         let stream = self.streams.columns.stream.clone();
         let arena = Arena::new(&stream, &self.state.lifecycle)?;
         self.landings = Landings::new(&stream, &arena, &self.state.lifecycle)?;
         self.arena = Some(arena);
         self.streams.columns.host_flags.fill(0);
         self.stale.all = true;
+        Ok(())
+    }
+
+    /// Gives the device the host's accumulators where it lacks them; waits then.
+    fn send_telemetry(&mut self) -> Result<(), CudaError> {
+        if self.telemetry_unsent {
+            self.streams.columns.residents.settle();
+            self.telemetry.put(&mut self.streams, &self.state.telemetry)?;
+            self.telemetry_unsent = false;
+        }
         Ok(())
     }
 
@@ -275,20 +291,30 @@ impl CudaLayer {
         Ok(())
     }
 
-    /// Changes how much is measured, from the next call on. Statistics gathered so far stay. Entering debug mode waits: its
-    /// histograms are made.
+    /// Changes how much is measured, from the next call on. Statistics gathered so far stay; histograms go with debug mode, but
+    /// for those that were published.
+    ///
+    /// Queued; passes allocate nothing for it. Debug mode's histograms are allocated here when it is entered for the first time
+    /// and kept for later: where the layer was published, page-locked memory too, which may wait for the device.
     ///
     /// # Errors
     /// [`CudaError::Engine`] for a sampling fraction outside (0, 1], the layer unchanged; or no memory for the histograms.
     pub fn set_telemetry_mode(&mut self, mode: TelemetryMode) -> Result<(), CudaError> {
         let old = self.state.telemetry.mode;
         self.state.telemetry.set_mode(mode)?;
-        let stream = self.streams.columns.stream.clone();
-        if let Err(error) = self.telemetry.follow(&stream, &self.state.telemetry) {
+        if let Err(error) = self.follow_mode() {
             self.state.telemetry.set_mode(old)?;
             return Err(error);
         }
         Ok(())
+    }
+
+    fn follow_mode(&mut self) -> Result<(), CudaError> {
+        let telemetry = &self.state.telemetry;
+        if let (Some(publisher), Some(histograms)) = (&mut self.publisher, &telemetry.histograms) {
+            publisher.make_histograms(histograms.len())?;
+        }
+        self.telemetry.follow(&self.streams.columns, telemetry)
     }
 
     /// Changes which seeds are measured, from the next call on.

@@ -64,6 +64,11 @@ impl Landings {
         Ok(PinnedBuffer::zeroed(stream.context(), self.slots.len(), PinnedKind::Cached)?)
     }
 
+    /// Whether losses are on their way.
+    pub(super) fn any(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// Queues the losses of the pass that was just queued, if it computes any.
     pub(super) fn push(
         &mut self,
@@ -158,7 +163,13 @@ impl CudaLayer {
         self.landings.settle(&mut self.state.lifecycle, true)?;
         if !self.telemetry_unsent {
             self.telemetry.pull(&mut self.streams, &mut self.state.telemetry)?;
+            self.counted_on_host = true;
         }
+        self.pull_seeds()
+    }
+
+    /// Brings what seeds own to the host: parameters, optimizer state, gradients. Waits where there may be news.
+    pub(super) fn pull_seeds(&mut self) -> Result<(), CudaError> {
         if let Some(arena) = &mut self.arena {
             let pulled = arena.pull(self.stepped)?;
             self.stepped = false;

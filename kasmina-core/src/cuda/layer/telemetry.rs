@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use kasmina_sys::{DeviceBuffer, PinnedBuffer, PinnedKind, Stream};
+use kasmina_sys::{DeviceBuffer, PinnedBuffer, PinnedKind};
 use kasmina_telemetry::{ChunkStats, Histogram};
 
 use crate::SeedLayout;
 use crate::cuda::columns::Columns;
 use crate::cuda::error::CudaError;
 use crate::cuda::forward::Streams;
+use crate::cuda::hand_over::empty_histograms;
 use crate::cuda::params::RawGradientStats;
 use crate::layer::TelemetryState;
 
@@ -17,6 +18,8 @@ use crate::layer::TelemetryState;
 pub(super) struct Telemetry {
     /// In debug mode, one a seed.
     pub(super) histograms: Option<DeviceBuffer<Histogram>>,
+    /// Kept from an earlier time in debug mode.
+    spare_histograms: Option<DeviceBuffer<Histogram>>,
     /// What the device was last told of who is watched; empty until it was.
     host_watched: Vec<u8>,
     /// Kept while all seeds are watched.
@@ -43,6 +46,7 @@ impl Telemetry {
         let context = stream.context();
         let mut telemetry = Self {
             histograms: None,
+            spare_histograms: None,
             host_watched: Vec::new(),
             spare: None,
             landing: Landing {
@@ -67,9 +71,10 @@ impl Telemetry {
         streams.totals.copy_from_host(&state.chunk)?;
         streams.gradient_totals.copy_from_host(&gradient)?;
         streams.columns.saturated.copy_from_host(&[state.saturated])?;
-        let stream = &streams.columns.stream;
-        let histograms = state.histograms.as_ref();
-        self.histograms = histograms.map(|all| DeviceBuffer::from_host(stream, all)).transpose()?;
+        self.follow(&streams.columns, state)?;
+        if let (Some(all), Some(to)) = (&state.histograms, &mut self.histograms) {
+            to.copy_from_host(all)?;
+        }
         Ok(())
     }
 
@@ -100,26 +105,33 @@ impl Telemetry {
         Ok(())
     }
 
-    /// Empties the device's accumulators; in debug mode that waits.
+    /// Empties the device's accumulators. Queued.
     pub(super) fn empty(&mut self, streams: &mut Streams) -> Result<(), CudaError> {
         let stream = streams.columns.stream.clone();
         streams.clear_stats()?;
         streams.columns.saturated.fill_zero(&stream)?;
-        if let Some(histograms) = &mut self.histograms {
-            histograms.copy_from_host(&vec![Histogram::EMPTY; histograms.len()])?;
+        match &self.histograms {
+            Some(histograms) => empty_histograms(&streams.columns, histograms),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Histograms as the mode wants them: empty ones, or none. Waits where there are some to be made.
+    /// Histograms as the mode wants them: empty ones where there were none, or none. Queued.
     pub(super) fn follow(
         &mut self,
-        stream: &Stream,
+        columns: &Columns,
         state: &TelemetryState,
     ) -> Result<(), CudaError> {
         match (&state.histograms, &self.histograms) {
-            (Some(all), None) => self.histograms = Some(DeviceBuffer::from_host(stream, all)?),
-            (None, Some(_)) => self.histograms = None,
+            (Some(all), None) => {
+                let histograms = match self.spare_histograms.take() {
+                    Some(kept) => kept,
+                    None => DeviceBuffer::unwritten(&columns.stream, all.len())?,
+                };
+                empty_histograms(columns, &histograms)?;
+                self.histograms = Some(histograms);
+            }
+            (None, Some(_)) => self.spare_histograms = self.histograms.take(),
             _ => {}
         }
         Ok(())

@@ -11,6 +11,8 @@ const SINGLE: [(&str, &str); 17] = [
     ("cuts", "kasmina_empty_gradients"),
     ("finalize", "kasmina_finalize_block"),
     ("finalize", "kasmina_finalize_warp"),
+    ("hand_over", "kasmina_hand_over"),
+    ("hand_over", "kasmina_empty_histograms"),
     ("matrices_merge", "kasmina_matrix_merge"),
     ("resident", "kasmina_resident"),
     ("resident", "kasmina_resident_run"),
