@@ -41,6 +41,8 @@ pub use error::CudaError;
 #[doc(hidden)]
 pub use facts::{StreamingKernel, argument_bytes, streaming_kernels};
 pub use forward::{Forward, ForwardReport, Streams};
+#[cfg(feature = "candle")]
+pub(crate) use layer::runs_user_blueprint;
 pub use layer::{CudaLayer, LayerReport, OptimizerSummary};
 pub use matrix::{DeviceMatMut, DeviceMatRef};
 #[doc(hidden)]

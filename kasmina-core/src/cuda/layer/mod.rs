@@ -15,6 +15,8 @@ mod report;
 mod sync;
 mod telemetry;
 mod train;
+#[cfg(feature = "candle")]
+mod users;
 mod work;
 
 use std::collections::BTreeMap;
@@ -25,6 +27,8 @@ use kasmina_telemetry::{ChunkStats, GradientStats, TelemetryMode, TelemetryScope
 use kasmina_tma::LoadPath;
 
 pub use report::{LayerReport, OptimizerSummary};
+#[cfg(feature = "candle")]
+pub(crate) use users::runs_user_blueprint;
 
 use super::engine::Engine;
 use super::error::CudaError;
