@@ -9,6 +9,7 @@ mod layer_pair;
 mod matrices;
 mod matrices_reference;
 mod reference;
+mod saturation;
 mod seeds;
 mod stencil;
 mod tuning;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         layer::TESTS,
         layer_moves::TESTS,
         matrices::TESTS,
+        saturation::TESTS,
         seeds::TESTS,
         stencil::TESTS,
         tuning::TESTS,
