@@ -37,7 +37,7 @@ enum Kind {
 /// By seed. Those of even rounds are frozen, the others train, which takes other ways through the backward kernels.
 fn kind(seed: usize) -> (Kind, State) {
     let kinds = [Kind::Dormant, Kind::Residual, Kind::Expansion, Kind::Filter];
-    let state = if seed / 4 % 2 == 0 { State::Fossilized } else { State::FineTuning };
+    let state = if (seed / 4).is_multiple_of(2) { State::Fossilized } else { State::FineTuning };
     (kinds[seed % 4], state)
 }
 
