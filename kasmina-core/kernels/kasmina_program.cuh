@@ -103,10 +103,6 @@ struct BackwardStep {
     float masked;
     // The gradient of x, 0 where x was clamped or was not a number.
     float grad_x;
-    // masked · v.
-    float product;
-    // The product where v·p > 0, 0 elsewhere.
-    float product_on;
     // The guarded x.
     float v;
     // Whether v·p > 0.
@@ -123,15 +119,7 @@ KASMINA_HD BackwardStep backward(const ColumnProgram& program, const Guards<Guar
     const float t = program.value(step.v, factor);
     step.masked = Kind == Pass::Reconstruction ? sub_rn(t, step.v) : guards.mask(t, g);
     step.grad_x = guards.mask(x, mul_rn(step.masked, factor));
-    step.product = mul_rn(step.masked, step.v);
-    step.product_on = step.on ? step.product : 0.0f;
     return step;
-}
-
-// The gradient of x of a linear program in fast mode, which needs no x.
-KASMINA_HD float backward_without_x(const ColumnProgram& program, float g)
-{
-    return mul_rn(g, program.on);
 }
 
 // A thread's sums of one column over a few rows. In f32: fold them into totals after some dozens of rows.

@@ -115,14 +115,16 @@ public:
             const Stop stop = static_cast<Stop>(acquire_from_host(&p_.mailbox->stop));
             const uint64_t tail = acquire_from_host(&p_.mailbox->tail);
             const bool room = next_ - acquire(&c_.completed) < kBoard;
-            bool busy = false;
-            if (room && mail_ < tail) {
-                take_mail();
-                busy = true;
-            } else if (room && acquire(&c_.ring[answered_ % kBoard].number) == answered_ + 1) {
+            const bool mail = room && mail_ < tail;
+            const bool asked = room && acquire(&c_.ring[answered_ % kBoard].number) == answered_ + 1;
+            // In turn, where both have something: neither waits for the other's end.
+            if (asked && (!mail || mail_last_)) {
                 take_request();
-                busy = true;
+            } else if (mail) {
+                take_mail();
             }
+            mail_last_ = mail && !(asked && mail_last_);
+            const bool busy = mail || asked;
             if (acquire(&c_.abort) != 0 || stop == Stop::Abort) {
                 release(&c_.abort, 1);
                 break;
@@ -199,6 +201,7 @@ private:
     uint64_t mail_ = 0;
     uint64_t first_mail_ = 0;
     uint64_t answered_ = 0;
+    bool mail_last_ = false;
 };
 
 template <class T>

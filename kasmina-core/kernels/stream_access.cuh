@@ -10,8 +10,14 @@ namespace kasmina::stream {
 // Blocks of rows that the cp.async kernels keep in shared memory.
 constexpr uint32_t kAsyncStages = 3;
 
-// What no kernel writes while one reads it. A resident grid outlives the kernels that do: there it is an ordinary load, which sees
-// what was written before the step that reads it.
+// Loads of what no kernel writes while one reads it. A resident grid outlives the kernels that write: there it is an ordinary load, which
+// sees what was written before the step that reads it.
+#if defined(KASMINA_RESIDENT)
+#define KASMINA_LOAD_SETTLED "ld.global"
+#else
+#define KASMINA_LOAD_SETTLED "ld.global.nc"
+#endif
+
 template <class Number>
 __device__ __forceinline__ Number load_settled(const Number* from)
 {

@@ -220,6 +220,13 @@ private:
         if constexpr (kFits) {
             out.put_within(value);
         } else {
+            if (sizeof(T) == 2 && computed_ != kAll) {
+                // What is not stored must not count as saturated either: guards make an infinity the bound, which may not fit.
+#pragma unroll
+                for (uint32_t j = 0; j < kLanes; ++j) {
+                    value[j] = computed_ & 1u << j ? value[j] : 0.0f;
+                }
+            }
             out.put(value, saturated_);
         }
         if (computed_ != kAll) {

@@ -117,7 +117,7 @@ impl PairedSeed {
         seed: u64,
         digits: &Rows,
         engine: Option<&Arc<Engine>>,
-        done: &dyn Fn(),
+        done: &dyn Fn(Arm),
     ) -> Result<Self> {
         let layout = SeedLayout::new(PIXELS, CHUNK)?;
         let clean = digits.split(&mut stream(seed, 0));
@@ -134,7 +134,7 @@ impl PairedSeed {
         let mut add = |arm: Arm, scores: Tensor, rows: &Rows, cost: Cost| -> Result<()> {
             let accuracy = host::accuracy(&scores, &rows.tensors()?.1)?;
             outcomes.push((arm, Outcome { accuracy, cost }));
-            done();
+            done(arm);
             Ok(())
         };
         let test = &drifted.test;
@@ -248,16 +248,19 @@ fn fine_tune(host: &Host, rows: &Rows, updates: &[Update]) -> Result<(Host, Cost
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::cell::RefCell;
 
     use super::*;
 
     #[test]
     fn one_paired_seed_is_found_repaired_and_kept() {
         let digits = crate::data::load().unwrap();
-        let done = Cell::new(0);
-        let run = PairedSeed::run(1, &digits, None, &|| done.set(done.get() + 1)).unwrap();
-        assert_eq!((done.get(), run.arms.len()), (Arm::ALL.len(), Arm::ALL.len()));
+        let done = RefCell::new(Vec::new());
+        let run = PairedSeed::run(1, &digits, None, &|arm| done.borrow_mut().push(arm)).unwrap();
+        let mut done = done.into_inner();
+        done.sort();
+        assert_eq!(done, Arm::ALL);
+        assert_eq!(run.arms.len(), Arm::ALL.len());
         assert_eq!(run.life.chosen(), Some(run.drifted_chunk));
         assert_eq!(run.life.end(), Some(State::Fossilized));
         assert_eq!(run.poisoned.end(), Some(State::Culled));

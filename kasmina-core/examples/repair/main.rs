@@ -17,6 +17,7 @@ mod data;
 mod drift;
 mod grow;
 mod host;
+mod progress;
 mod report;
 mod results;
 mod stats;
@@ -29,11 +30,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
 use kasmina_core::candle::DevicePasses;
 use kasmina_core::{Device, DeviceRequest};
 
-use arms::{Arm, PairedSeed};
+use arms::PairedSeed;
+use progress::Progress;
 use results::Results;
 
 /// Repairs a classifier whose sensors drift, and measures what that is worth.
@@ -79,16 +80,16 @@ fn run(options: &Options) -> Result<bool> {
     let digits = data::load()?;
 
     let start = Instant::now();
-    let bar = progress(seeds)?;
+    let progress = Progress::new(seeds)?;
     let mut runs = Vec::new();
     for seed in 0..seeds {
-        bar.set_message(format!("paired seed {} of {seeds}", seed + 1));
+        progress.begin(seed);
         runs.push(
-            PairedSeed::run(seed, &digits, engine.as_ref(), &|| bar.inc(1))
+            PairedSeed::run(seed, &digits, engine.as_ref(), &|arm| progress.done(seed, arm))
                 .with_context(|| format!("seed {seed}"))?,
         );
     }
-    bar.finish_and_clear();
+    progress.end();
     let took = start.elapsed();
     if engine.is_some() {
         let mut passes = DevicePasses::default();
@@ -114,19 +115,6 @@ fn device(request: DeviceRequest) -> Result<Device> {
         None => eprintln!("running on {}", selection.device),
     }
     Ok(selection.device)
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn progress(seeds: u64) -> Result<ProgressBar> {
-    let bar = ProgressBar::new(seeds * Arm::ALL.len() as u64);
-    bar.set_style(
-        ProgressStyle::with_template(
-            "{msg:22} {wide_bar:.cyan/blue} {pos:>4}/{len} arms · {eta} left",
-        )?
-        .progress_chars("━╸─"),
-    );
-    bar.enable_steady_tick(Duration::from_millis(200));
-    Ok(bar)
 }
 
 fn write(options: &Options, results: &Results, device: &Device, took: Duration) -> Result<()> {

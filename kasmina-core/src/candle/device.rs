@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use kasmina_sys::{DeviceBuffer, Stream};
 
-use crate::cuda::{CudaError, CudaLayer, DeviceMatMut, DeviceMatRef, Engine};
+use crate::cuda::{CudaError, CudaLayer, DeviceMatMut, DeviceMatRef, Engine, runs_user_blueprint};
 use crate::{Element, ForwardOptions, Layer, MatRef};
 
 /// How many passes ran where.
@@ -51,18 +51,19 @@ impl OnDevice {
         y: &mut [T],
         options: &ForwardOptions,
     ) -> Result<bool, CudaError> {
+        if self.is_the_cpus(layer, options) {
+            return Ok(false);
+        }
         let (rows, hidden) = (x.rows(), layer.layout().hidden());
         let x = self.upload(x)?;
         let mut on_y = DeviceBuffer::<T>::unwritten(&self.stream, y.len())?;
-        let ran = self.run(layer, |layer| {
+        self.run(layer, |layer| {
             let x = DeviceMatRef::new(x.as_slice(), rows, hidden, hidden)?;
             let mut y = DeviceMatMut::new(on_y.as_mut_slice(), rows, hidden, hidden)?;
             layer.forward(x, &mut y, options)
         })?;
-        if ran {
-            on_y.copy_to_host(y)?;
-        }
-        Ok(ran)
+        on_y.copy_to_host(y)?;
+        Ok(true)
     }
 
     /// The backward pass, as [`OnDevice::forward`].
@@ -74,19 +75,27 @@ impl OnDevice {
         grad_x: &mut [T],
         options: &ForwardOptions,
     ) -> Result<bool, CudaError> {
+        if self.is_the_cpus(layer, options) {
+            return Ok(false);
+        }
         let (rows, hidden) = (x.rows(), layer.layout().hidden());
         let (x, grad_y) = (self.upload(x)?, self.upload(grad_y)?);
         let mut on_grad_x = DeviceBuffer::<T>::unwritten(&self.stream, grad_x.len())?;
-        let ran = self.run(layer, |layer| {
+        self.run(layer, |layer| {
             let x = DeviceMatRef::new(x.as_slice(), rows, hidden, hidden)?;
             let grad_y = DeviceMatRef::new(grad_y.as_slice(), rows, hidden, hidden)?;
             let mut grad_x = DeviceMatMut::new(on_grad_x.as_mut_slice(), rows, hidden, hidden)?;
             layer.backward(x, grad_y, &mut grad_x, options)
         })?;
-        if ran {
-            on_grad_x.copy_to_host(grad_x)?;
-        }
-        Ok(ran)
+        on_grad_x.copy_to_host(grad_x)?;
+        Ok(true)
+    }
+
+    /// Whether a user-defined blueprint would run in the pass. Asked first: the copies would be for nothing.
+    fn is_the_cpus(&mut self, layer: &Layer, options: &ForwardOptions) -> bool {
+        let is = runs_user_blueprint(layer.lifecycle(), options);
+        self.passes.on_cpu += u64::from(is);
+        is
     }
 
     /// Takes the layer there, runs `pass`, and takes it back.
@@ -94,7 +103,7 @@ impl OnDevice {
         &mut self,
         layer: &mut Layer,
         pass: impl FnOnce(&mut CudaLayer) -> Result<(), CudaError>,
-    ) -> Result<bool, CudaError> {
+    ) -> Result<(), CudaError> {
         let there = match &mut self.layer {
             // Another layout means that the caller has put another layer in this one's place.
             Some(there) if there.layout() == layer.layout() => {
@@ -103,17 +112,10 @@ impl OnDevice {
             }
             _ => self.layer.insert(CudaLayer::from_layer(layer, &self.engine, &self.stream)?),
         };
-        match pass(there) {
-            Ok(()) => {}
-            Err(CudaError::UserBlueprint { .. }) => {
-                self.passes.on_cpu += 1;
-                return Ok(false);
-            }
-            Err(error) => return Err(error),
-        }
+        pass(there)?;
         *layer = there.to_layer()?;
         self.passes.on_device += 1;
-        Ok(true)
+        Ok(())
     }
 
     fn upload<T: Element>(&self, matrix: MatRef<'_, T>) -> Result<DeviceBuffer<T>, CudaError> {

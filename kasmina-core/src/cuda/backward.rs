@@ -85,7 +85,7 @@ pub(super) type BulkTensorBackward = (TensorMap, TensorMap, TensorMap, ByValue<B
 pub(super) type PlainBackward = (ByValue<BackwardParams>,);
 pub(super) type Finalize = (ByValue<FinalizeParams>,);
 
-/// Rows that a thread takes at a time, `kBackwardRows` of `kernels/stream_backward_worker.cuh`: stages of two matrices are small
+/// Rows that a thread takes at a time, `kBackwardRows` of `kernels/stream_backward_task.cuh`: stages of two matrices are small
 /// enough then that several fit.
 const LANE_ROWS: u32 = 4;
 /// Seeds for each multiprocessor beyond which narrow ones get a warp each, not a block: a block hides the latency of its loads

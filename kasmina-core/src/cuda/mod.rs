@@ -47,6 +47,8 @@ pub use executor::{
 #[doc(hidden)]
 pub use facts::{StreamingKernel, argument_bytes, streaming_kernels};
 pub use forward::{Forward, ForwardReport, Streams};
+#[cfg(feature = "candle")]
+pub(crate) use layer::runs_user_blueprint;
 pub use layer::{CudaLayer, LayerReport, OptimizerSummary, PublishOutcome, PublishedEpoch};
 pub use matrix::{DeviceMatMut, DeviceMatRef};
 #[doc(hidden)]

@@ -41,7 +41,7 @@ pub(crate) struct ForwardParams {
 
 const _: () = assert!(size_of::<ForwardParams>() == 12 * 8 + 64 + 8, "as in stream_geometry.cuh");
 
-/// `BackwardParams` of `kernels/stream_backward_worker.cuh`; addresses are the device's.
+/// `BackwardParams` of `kernels/stream_backward_task.cuh`; addresses are the device's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub(crate) struct BackwardParams {
@@ -64,8 +64,7 @@ pub(crate) struct BackwardParams {
     pub(crate) geometry: Geometry,
 }
 
-const _: () =
-    assert!(size_of::<BackwardParams>() == 15 * 8 + 64, "as in stream_backward_worker.cuh");
+const _: () = assert!(size_of::<BackwardParams>() == 15 * 8 + 64, "as in stream_backward_task.cuh");
 
 /// `FinalizeParams` of `kernels/finalize.cu`; addresses are the device's.
 #[repr(C)]

@@ -403,11 +403,6 @@ void backward_all(uint32_t pass, const ColumnProgram* programs, const Bounds* bo
     });
 }
 
-float without_x(const ColumnProgram* program, float g)
-{
-    return backward_without_x(*program, g);
-}
-
 // The merged sums of every column over rows × columns; half of the rows are summed apart and merged, as two blocks would.
 void sum_columns(uint32_t pass, const ColumnProgram* programs, const Bounds* bounds, const float* x, const float* g,
                  size_t rows, size_t columns, ColumnTotals* out)

@@ -44,8 +44,6 @@ pub(crate) struct ColumnProgram {
 pub(crate) struct BackwardStep {
     pub(crate) masked: f32,
     pub(crate) grad_x: f32,
-    pub(crate) product: f32,
-    pub(crate) product_on: f32,
     pub(crate) v: f32,
     pub(crate) on: bool,
 }
@@ -137,7 +135,6 @@ shim! {
     pair_magnitude(u32, *const u32, usize) -> f32;
     pair_range(u32, *const u32, usize, f32, *mut f32, *mut f32, *mut f32);
     backward_all(u32, *const ColumnProgram, *const Bounds, *const f32, *const f32, *mut BackwardStep, usize);
-    without_x(*const ColumnProgram, f32) -> f32;
     sum_signed(*const ColumnProgram, *const f32, *const f32, usize, *mut ColumnSums);
     squares_of(*const ColumnProgram, *const ColumnTotals) -> f64;
     sum_columns(u32, *const ColumnProgram, *const Bounds, *const f32, *const f32, usize, usize, *mut ColumnTotals);

@@ -9,7 +9,7 @@ use kasmina_core::cuda::{CudaError, CudaLayer, DeviceMatMut, DeviceMatRef, Engin
 use kasmina_core::optimizer::SkipReason;
 use kasmina_core::{
     AdamW, Blueprint, Error, ForwardOptions, InitialSeed, Layer, MatMut, MatRef, Objective,
-    ParameterSpec, Registry, SeedLayout, State, Strategy, UserBlueprint,
+    ParameterSpec, Registry, SeedLayout, Stability, StabilityMode, State, Strategy, UserBlueprint,
 };
 use kasmina_gpu_test::{Body, Failed, ensure};
 use kasmina_sys::{Device, DeviceBuffer, DeviceSlice, DeviceSliceMut, Stream};
@@ -169,10 +169,19 @@ fn in_place(device: Device) -> Result<(), Failed> {
     ensure(far == 0, || format!("{far} elements differ"))
 }
 
+fn no_waiting(device: Device) -> Result<(), Failed> {
+    // Strict mode has a pass of its own over the input, whose bounds stay on the device.
+    for mode in [StabilityMode::Fast, StabilityMode::Adaptive, StabilityMode::Strict] {
+        no_waiting_in(device, mode).map_err(|failed| format!("{mode:?}: {}", failed.message()))?;
+    }
+    Ok(())
+}
+
 /// With the device held up by a callback, whole steps are queued. Should one wait, a watch lets the callback go after a
 /// while, so that the test fails and does not hang.
-fn no_waiting(device: Device) -> Result<(), Failed> {
+fn no_waiting_in(device: Device, mode: StabilityMode) -> Result<(), Failed> {
     let (_, stream, mut layer) = start(device)?;
+    layer.set_stability(Stability::new(mode))?;
     let mut matrices = Matrices::new(&stream)?;
     let plain = ForwardOptions::new();
     let probed = ForwardOptions::new().probe(0, 1.0).probe(3, 0.0);

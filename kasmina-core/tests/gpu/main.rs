@@ -13,6 +13,7 @@ mod layer_publish_moves;
 mod matrices;
 mod matrices_reference;
 mod reference;
+mod saturation;
 mod seeds;
 mod stencil;
 mod tuning;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         layer_publish_cost::TESTS,
         layer_publish_moves::TESTS,
         matrices::TESTS,
+        saturation::TESTS,
         seeds::TESTS,
         stencil::TESTS,
         tuning::TESTS,

@@ -23,16 +23,32 @@ pub struct Count {
     pub cold: bool,
 }
 
+/// Not even one set of matrices fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{MATRICES} matrices of {} MiB do not fit a quarter of the {} MiB that are free",
+    matrix_bytes >> 20, free >> 20
+)]
+pub struct NoRoom {
+    /// Of one matrix.
+    pub matrix_bytes: u64,
+    /// Bytes of memory.
+    pub free: u64,
+}
+
 /// How many sets of matrices of so many bytes there should be: enough for a cold cache of `l2` bytes, at least three, and no
-/// more than fit a quarter of the free memory. `None` where not even one does.
-#[must_use]
-pub fn count(matrix_bytes: u64, l2: u64, free: u64) -> Option<Count> {
+/// more than fit a quarter of the free memory.
+///
+/// # Errors
+/// Not even one does.
+pub fn count(matrix_bytes: u64, l2: u64, free: u64) -> Result<Count, NoRoom> {
     let touched = (TOUCHED * matrix_bytes).max(1);
     // The set itself does not count: what lies between two of its turns has to be more than twice the cache.
     let wanted = (2 * l2 / touched + 2).max(FEWEST);
     let fitting = free / 4 / (MATRICES * matrix_bytes).max(1);
-    let sets = usize::try_from(wanted.min(fitting)).ok().filter(|sets| *sets > 0)?;
-    Some(Count { sets, cold: fitting >= wanted })
+    let sets = usize::try_from(wanted.min(fitting)).ok().filter(|sets| *sets > 0);
+    let sets = sets.ok_or(NoRoom { matrix_bytes, free })?;
+    Ok(Count { sets, cold: fitting >= wanted })
 }
 
 /// The sets, each kind of matrix in one allocation.
@@ -136,8 +152,8 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn some(sets: usize, cold: bool) -> Option<Count> {
-        Some(Count { sets, cold })
+    fn some(sets: usize, cold: bool) -> Result<Count, NoRoom> {
+        Ok(Count { sets, cold })
     }
 
     #[test]
@@ -157,8 +173,10 @@ mod tests {
     fn they_leave_three_quarters_of_the_memory() {
         assert_eq!(count(256 * MIB, 50 * MIB, 8192 * MIB), some(2, false));
         assert_eq!(count(256 * MIB, 50 * MIB, 4096 * MIB), some(1, false));
-        assert_eq!(count(256 * MIB, 50 * MIB, 4095 * MIB), None);
-        assert_eq!(count(0, 50 * MIB, 0), None);
+        let refused = count(256 * MIB, 50 * MIB, 4095 * MIB).expect_err("there is too little");
+        let text = "4 matrices of 256 MiB do not fit a quarter of the 4095 MiB that are free";
+        assert_eq!(refused.to_string(), text);
+        assert_eq!(count(0, 50 * MIB, 0), Err(NoRoom { matrix_bytes: 0, free: 0 }));
     }
 
     #[test]

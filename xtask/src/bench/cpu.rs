@@ -72,13 +72,13 @@ impl Bench {
         let mut group = Group::default();
         let free = std::fs::read_to_string("/proc/meminfo").ok();
         let free = free.and_then(|text| available(&text)).unwrap_or(SOME_MEMORY);
-        let Some(found) = count(matrices.bytes(), self.cache, free) else {
-            let (one, free) = (matrices.bytes() >> 20, free >> 20);
-            let why = format!(
-                "four matrices of {one} MiB do not fit a quarter of the {free} MiB that are free"
-            );
-            group.rows.extend(cases.iter().map(|case| Row::failed(*case, &why)));
-            return group;
+        let found = match count(matrices.bytes(), self.cache, free) {
+            Ok(found) => found,
+            Err(why) => {
+                let why = why.to_string();
+                group.rows.extend(cases.iter().map(|case| Row::failed(*case, &why)));
+                return group;
+            }
         };
         let mut sets = Sets::<T>::new(matrices, found);
         for case in cases {

@@ -72,14 +72,8 @@ impl Bench {
     fn sets<T: Element>(&self, matrices: Matrices) -> Result<Sets<T>, Failure> {
         let context = self.engine.context();
         let (free, _) = context.memory_info().map_err(CudaError::from)?;
-        let found = count(matrices.bytes(), self.l2, free).ok_or_else(|| {
-            let mib = |bytes: u64| bytes >> 20;
-            let (one, free) = (mib(matrices.bytes()), mib(free));
-            let text = format!(
-                "four matrices of {one} MiB do not fit a quarter of the {free} MiB that are free"
-            );
-            Failure { text, lost: false }
-        })?;
+        let found = count(matrices.bytes(), self.l2, free)
+            .map_err(|why| Failure { text: why.to_string(), lost: false })?;
         Sets::new(self.clock.stream(), matrices.rows, matrices.hidden, found).map_err(Failure::from)
     }
 

@@ -33,7 +33,7 @@ use clock::Clock;
 use compare::{CompareError, Comparison};
 use header::{Cpu, Gpu, Header, Machine};
 use measure::{Bench, Group};
-use peers::{Peers, PeersError};
+use peers::{Peers, PeersError, Place};
 use report::{Report, SCHEMA};
 
 /// Times of every case: an odd number, so that the median is one of them.
@@ -208,13 +208,10 @@ fn save(args: &Args, report: &Report) -> Result<(), BenchError> {
 fn run_peers(args: &Args, cases: &[Case], report: &Report) -> Result<Peers, PeersError> {
     let options = peers::Options {
         python: peers::python(args.python.as_deref()),
-        gpu: match args.device {
-            Wanted::Gpu(number) => number,
-            Wanted::Cpu => 0,
-        },
-        cpu: match &report.header.machine {
-            Machine::Gpu(_) => None,
-            Machine::Cpu(cpu) => Some(cpu.clone()),
+        place: match (&report.header.machine, args.device) {
+            (Machine::Cpu(cpu), _) => Place::Cpu(cpu.clone()),
+            (Machine::Gpu(_), Wanted::Gpu(number)) => Place::Gpu(number),
+            (Machine::Gpu(_), Wanted::Cpu) => Place::Gpu(0),
         },
         repetitions: report.header.repetitions,
         limit: Duration::from_secs(args.peers_timeout),

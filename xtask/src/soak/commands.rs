@@ -46,7 +46,10 @@ impl Life {
         let verb = match (rng.random_bool(0.8), state) {
             (true, state) if usize::from(state) < ON.len() => ON[usize::from(state)],
             (true, _) => Verb::Reset,
-            (false, _) => ALL[rng.random_range(0..ALL.len())],
+            (false, _) => match rng.random_range(0..ON.len() + OFF.len()) {
+                i if i < ON.len() => ON[i],
+                i => OFF[i - ON.len()],
+            },
         };
         let (command, ramp) = self.spell(verb, rng)?;
         let legal = self.replay.model.command(seed, verb, ramp);
@@ -147,18 +150,8 @@ const ON: [Verb; 7] = [
     Verb::FineTune,
     Verb::Fossilize,
 ];
-const ALL: [Verb; 10] = [
-    Verb::Germinate,
-    Verb::Promote,
-    Verb::Graft,
-    Verb::Stabilize,
-    Verb::Evaluate,
-    Verb::FineTune,
-    Verb::Fossilize,
-    Verb::Cull,
-    Verb::Cancel,
-    Verb::Reset,
-];
+/// Those that may come in any state.
+const OFF: [Verb; 3] = [Verb::Cull, Verb::Cancel, Verb::Reset];
 
 /// The table's name of a command, and the fixed ramp that it brings.
 fn verb(command: &Command) -> (Verb, Option<u32>) {

@@ -17,6 +17,8 @@ mod resident;
 mod sync;
 mod telemetry;
 mod train;
+#[cfg(feature = "candle")]
+mod users;
 mod work;
 
 use std::collections::BTreeMap;
@@ -30,6 +32,8 @@ pub use epoch::PublishedEpoch;
 pub use publish::PublishOutcome;
 pub use report::{LayerReport, OptimizerSummary};
 pub(super) use resident::ResidentCollect;
+#[cfg(feature = "candle")]
+pub(crate) use users::runs_user_blueprint;
 
 use super::engine::Engine;
 use super::error::CudaError;

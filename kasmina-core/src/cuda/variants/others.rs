@@ -3,7 +3,7 @@
 use super::DTYPES;
 
 /// Fatbin and kernel of those that are the same for all storage types.
-const SINGLE: [(&str, &str); 17] = [
+const SINGLE: [(&str, &str); 19] = [
     ("cuts", "kasmina_tile_flags"),
     ("cuts", "kasmina_collect_chunks"),
     ("cuts", "kasmina_collect_gradients"),

@@ -38,14 +38,21 @@ const SHOWN: usize = 120;
 pub struct Options {
     /// The Python that runs them.
     pub python: OsString,
-    /// The number of the GPU.
-    pub gpu: u32,
-    /// The processor, where it is that which runs them.
-    pub cpu: Option<Cpu>,
+    /// What runs them.
+    pub place: Place,
     /// Times of each.
     pub repetitions: usize,
     /// For all of them together.
     pub limit: Duration,
+}
+
+/// What runs the peers.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// The GPU of this number.
+    Gpu(u32),
+    /// The processor.
+    Cpu(Cpu),
 }
 
 /// What the peers were and took.
@@ -164,8 +171,10 @@ pub fn run(
     let folder = tempfile::tempdir()?;
     let mut command = command(options, folder.path(), cases)?;
     // A processor has a name of its own in each language, and there is but one.
-    let (device, on) =
-        if options.cpu.is_some() { (None, On::Cpu) } else { (Some(device), On::Gpu) };
+    let (device, on) = match options.place {
+        Place::Gpu(_) => (Some(device), On::Gpu),
+        Place::Cpu(_) => (None, On::Cpu),
+    };
     let mut said = Conversation::new(device, cases, Peer::all(on));
     let ended = child::listen(&mut command, options.limit, |line| {
         said.hear(line)?;
@@ -210,8 +219,10 @@ impl From<PeersError> for Heard {
 }
 
 fn command(options: &Options, folder: &Path, cases: &[Case]) -> Result<Command, PeersError> {
-    let device =
-        options.cpu.as_ref().map_or_else(|| format!("cuda:{}", options.gpu), |_| "cpu".to_owned());
+    let device = match options.place {
+        Place::Gpu(number) => format!("cuda:{number}"),
+        Place::Cpu(_) => "cpu".to_owned(),
+    };
     let mut command = Command::new(&options.python);
     command
         .arg(scripts::write(folder)?)
@@ -221,7 +232,7 @@ fn command(options: &Options, folder: &Path, cases: &[Case]) -> Result<Command, 
         .env("TORCHINDUCTOR_CACHE_DIR", folder.join("inductor"))
         .env("TRITON_CACHE_DIR", folder.join("triton"))
         .env("PYTHONDONTWRITEBYTECODE", "1");
-    if let Some(cpu) = &options.cpu {
+    if let Place::Cpu(cpu) = &options.place {
         command.arg(format!("--threads={}", cpu.threads));
         command.args(cpu.cache_bytes.map(|bytes| format!("--cache={bytes}")));
     }
@@ -264,7 +275,7 @@ mod tests {
 
     fn options(python: &str) -> Options {
         let limit = Duration::from_secs(20);
-        Options { python: python.into(), gpu: 0, cpu: None, repetitions: 31, limit }
+        Options { python: python.into(), place: Place::Gpu(0), repetitions: 31, limit }
     }
 
     /// A Python that is a shell script.
