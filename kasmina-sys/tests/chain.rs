@@ -40,19 +40,19 @@ fn links_run_in_order_and_are_exchanged_and_skipped_one_by_one() {
     assert_eq!(launched.ran(), "sizes_4(1)@2 copy(128,64,32) sizes_4(2)@3");
 
     assert_eq!(chain.enable(1, false), Ok(true));
-    assert_eq!(chain.set(2, link(&kernel, 7)), Ok(true));
+    assert_eq!(chain.set(2, &link(&kernel, 7)), Ok(true));
     launch(&chain, &stream);
     assert_eq!(launched.ran(), "sizes_4(1)@2 sizes_4(7)@8");
     // A skipped link can be exchanged, and comes back as what it is now.
-    assert_eq!(chain.set(1, copy(256)), Ok(true));
+    assert_eq!(chain.set(1, &copy(256)), Ok(true));
     assert_eq!(chain.enable(1, true), Ok(true));
     launch(&chain, &stream);
     assert_eq!(launched.ran(), "sizes_4(1)@2 copy(256,64,32) sizes_4(7)@8");
 
     // What is so already is not asked of the driver.
     let before = launched.counts().updates;
-    assert_eq!(chain.set(1, copy(256)), Ok(false));
-    assert_eq!(chain.set(2, link(&kernel, 7)), Ok(false));
+    assert_eq!(chain.set(1, &copy(256)), Ok(false));
+    assert_eq!(chain.set(2, &link(&kernel, 7)), Ok(false));
     assert_eq!(chain.enable(1, true), Ok(false));
     assert_eq!(launched.counts().updates, before);
     assert_eq!(chain.link(2), Some((&link(&kernel, 7), true)));
@@ -68,10 +68,10 @@ fn a_link_keeps_its_kind_and_its_place() {
     let kernel = kernel(&module);
     let links = vec![link(&kernel, 1), copy(128)];
     let mut chain = Chain::new(stream.context(), links, false).expect("it is made");
-    assert_eq!(chain.set(0, copy(128)), Err(Error::Link { at: 0 }));
-    assert_eq!(chain.set(1, link(&kernel, 1)), Err(Error::Link { at: 1 }));
+    assert_eq!(chain.set(0, &copy(128)), Err(Error::Link { at: 0 }));
+    assert_eq!(chain.set(1, &link(&kernel, 1)), Err(Error::Link { at: 1 }));
     let past = Error::Range { start: 2, end: 3, len: 2 };
-    assert_eq!(chain.set(2, copy(128)), Err(past.clone()));
+    assert_eq!(chain.set(2, &copy(128)), Err(past.clone()));
     assert_eq!(chain.enable(2, false), Err(past));
     launch(&chain, &stream);
     assert_eq!(Launched::of(&fake).ran(), "sizes_4(1)@2 copy(128,64,32)");
@@ -130,7 +130,7 @@ fn modules_live_as_long_as_the_chain_that_ran_them() {
     let (first, other) = (link(&kernel(&module), 1), link(&kernel(&second), 2));
     drop((module, second));
     let mut chain = Chain::new(stream.context(), vec![first], false).expect("it is made");
-    assert_eq!(chain.set(0, other), Ok(true));
+    assert_eq!(chain.set(0, &other), Ok(true));
     // What is queued may still run the first.
     assert_eq!(launched.counts().modules, 2);
     drop(chain);
@@ -146,8 +146,8 @@ fn every_call_that_fails_is_named_and_leaks_nothing() {
     let all = || -> Result<(), Error> {
         let links = vec![link(&kernel, 1), link(&kernel, 2), copy(128)];
         let mut chain = Chain::new(stream.context(), links, true)?;
-        chain.set(0, link(&kernel, 3))?;
-        chain.set(2, copy(256))?;
+        chain.set(0, &link(&kernel, 3))?;
+        chain.set(2, &copy(256))?;
         chain.enable(2, false)?;
         chain.upload(&stream)?;
         // SAFETY: the fake driver runs nothing.

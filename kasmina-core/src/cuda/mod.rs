@@ -24,6 +24,8 @@ mod rehearsal;
 mod seeds;
 mod stencil;
 mod stencil_cut;
+mod step_graph;
+mod tape;
 #[doc(hidden)]
 pub mod testing;
 mod testing_bench;
@@ -45,6 +47,10 @@ pub use layer::{CudaLayer, LayerReport, OptimizerSummary};
 pub use matrix::{DeviceMatMut, DeviceMatRef};
 #[doc(hidden)]
 pub use rehearsal::{Found, Rehearsal};
+pub use step_graph::{
+    Instantiation, LayerStep, Room, Step, StepGraph, StepGraphError, StepGraphOptions,
+    StepGraphReport,
+};
 #[doc(hidden)]
 pub use testing_bench::TwoReadsOneWrite;
 #[doc(hidden)]

@@ -46,7 +46,7 @@ pub enum Link {
 /// let kernel = module(&context)?.kernel::<(u64, u32)>("kernel")?;
 /// let link = |count| kernel.call(&LaunchConfig::new(64, 256), (0, count)).map(Link::Kernel);
 /// let mut chain = Chain::new(&context, vec![link(1)?, link(2)?], false)?;
-/// chain.set(1, link(3)?)?; // in place of the second
+/// chain.set(1, &link(3)?)?; // in place of the second
 /// chain.enable(0, false)?; // and the first is skipped
 /// // SAFETY: the memory that the kernels reach lives, and nobody else uses it.
 /// unsafe { chain.launch(&stream) }?;
@@ -123,14 +123,14 @@ impl Chain {
     /// # Errors
     /// [`Error::Range`] where there is no such link, [`Error::Link`] for a kernel in a copy's place or the other way round, or the
     /// driver refused; the chain is as it was.
-    pub fn set(&mut self, at: usize, link: Link) -> Result<bool, Error> {
+    pub fn set(&mut self, at: usize, link: &Link) -> Result<bool, Error> {
         let held = held(&mut self.links, at)?;
-        if held.link == link {
+        if held.link == *link {
             return Ok(false);
         }
         let context = self.exec.handle.context();
         let driver = context.device().driver();
-        match (&held.link, &link) {
+        match (&held.link, link) {
             (Link::Kernel(_), Link::Kernel(kernel)) => {
                 let call = driver.cuGraphExecKernelNodeSetParams()?;
                 kernel.with_raw(|raw| {
@@ -156,7 +156,7 @@ impl Chain {
             }
             _ => return Err(Error::Link { at }),
         }
-        held.link = link;
+        held.link = link.clone();
         Ok(true)
     }
 

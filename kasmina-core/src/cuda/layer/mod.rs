@@ -5,13 +5,14 @@
 //! and come to the host where it asks for them.
 //!
 //! Read on in `work` (what a seed's state asks for), `arena` (where its numbers are), `plan` (what goes up when), `pass`,
-//! `train`, `sync` (what comes down when) and `epoch`.
+//! `train`, `step` (the same as parts of a graph), `sync` (what comes down when) and `epoch`.
 
 mod arena;
 mod epoch;
 mod pass;
 mod plan;
 mod report;
+mod step;
 mod sync;
 mod telemetry;
 mod train;
@@ -25,13 +26,14 @@ use kasmina_telemetry::{ChunkStats, GradientStats, TelemetryMode, TelemetryScope
 use kasmina_tma::LoadPath;
 
 pub use report::{LayerReport, OptimizerSummary};
+pub(in crate::cuda) use step::{Ready, Reports, Stamp};
 
 use super::engine::Engine;
 use super::error::CudaError;
 use super::forward::Streams;
 use super::matrices::Matrices;
 use super::params::RawBounds;
-use super::seeds::StrictScratch;
+use super::seeds::{LargeSeeds, StrictScratch};
 use super::stencil::Stencils;
 use super::tune::TuneReport;
 use crate::lifecycle::Lifecycle;
@@ -131,6 +133,7 @@ pub struct CudaLayer {
     stencils: Stencils,
     matrices: Matrices,
     strict: StrictScratch,
+    large: LargeSeeds,
     telemetry: Telemetry,
     /// `None` where the host alone has the seeds' numbers; the next pass makes it.
     arena: Option<Arena>,
@@ -171,6 +174,7 @@ impl CudaLayer {
             stencils: Stencils::default(),
             matrices: Matrices::default(),
             strict: StrictScratch::default(),
+            large: LargeSeeds::default(),
             telemetry,
             arena: None,
             stale: Stale::default(),
@@ -207,6 +211,7 @@ impl CudaLayer {
         if self.telemetry_unsent {
             self.telemetry.put(&mut self.streams, &self.state.telemetry)?;
             self.telemetry_unsent = false;
+            self.streams.columns.changed();
         }
         if self.arena.is_some() {
             return Ok(());
@@ -217,6 +222,7 @@ impl CudaLayer {
         self.arena = Some(arena);
         self.streams.columns.host_flags.fill(0);
         self.stale.all = true;
+        self.streams.columns.changed();
         Ok(())
     }
 
@@ -267,6 +273,7 @@ impl CudaLayer {
     pub fn set_stability(&mut self, stability: Stability) -> Result<()> {
         stability.validate()?;
         self.state.stability = stability;
+        self.streams.columns.changed();
         Ok(())
     }
 
@@ -283,6 +290,7 @@ impl CudaLayer {
             self.state.telemetry.set_mode(old)?;
             return Err(error);
         }
+        self.streams.columns.changed();
         Ok(())
     }
 
@@ -295,6 +303,7 @@ impl CudaLayer {
     /// matrices so is an error.
     pub fn force_path(&mut self, path: Option<LoadPath>) {
         self.forced = path;
+        self.streams.columns.changed();
     }
 
     /// Measures which rungs of the load ladder and which cuts the streaming passes run best with for `rows` dense rows of
