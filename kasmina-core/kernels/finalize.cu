@@ -3,6 +3,7 @@
 // same bits in every run.
 
 #include "kasmina_finalize.cuh"
+#include "kasmina_launch.cuh"
 #include "seed_job.cuh"
 
 using namespace kasmina;
@@ -140,6 +141,7 @@ __device__ __forceinline__ void finalize(const Team& team, const FinalizeParams&
 // A block a seed: for few seeds, or wide ones.
 extern "C" __global__ void __launch_bounds__(kThreads) kasmina_finalize_block(const __grid_constant__ FinalizeParams p)
 {
+    follow_previous_launch();
     __shared__ double shared[kThreads / kWarpThreads];
     for (uint32_t i = blockIdx.x; i < p.count; i += gridDim.x) {
         finalize(Block{shared}, p, p.jobs[i]);
@@ -149,6 +151,7 @@ extern "C" __global__ void __launch_bounds__(kThreads) kasmina_finalize_block(co
 // A warp a seed: for many narrow ones.
 extern "C" __global__ void __launch_bounds__(kThreads) kasmina_finalize_warp(const __grid_constant__ FinalizeParams p)
 {
+    follow_previous_launch();
     const uint32_t warps = gridDim.x * (kThreads / kWarpThreads);
     for (uint32_t i = (blockIdx.x * kThreads + threadIdx.x) / kWarpThreads; i < p.count; i += warps) {
         finalize(Warp{}, p, p.jobs[i]);

@@ -11,6 +11,8 @@ mod matrices_reference;
 mod reference;
 mod seeds;
 mod stencil;
+mod step_graph;
+mod step_twins;
 mod tuning;
 mod whole_input;
 
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         matrices::TESTS,
         seeds::TESTS,
         stencil::TESTS,
+        step_graph::TESTS,
         tuning::TESTS,
         whole_input::TESTS,
     ]

@@ -10,6 +10,8 @@
 mod executable;
 mod report;
 mod step;
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
 
 use kasmina_sys::{ComputeCapability, Event, Stream};
 

@@ -129,6 +129,14 @@ impl<'a, T: Element> Step<'a, T> {
         self
     }
 
+    /// Options of layer `index`; nothing where there is no such layer.
+    pub fn options_of(mut self, index: usize, options: &ForwardOptions) -> Self {
+        if let Some(part) = self.parts.get_mut(index) {
+            part.options.clone_from(options);
+        }
+        self
+    }
+
     /// With the forward passes.
     pub fn forward(mut self) -> Self {
         self.phases.forward = true;
