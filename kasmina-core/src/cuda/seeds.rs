@@ -145,6 +145,11 @@ pub(super) struct OptimizerJobs {
     pub(super) most: u64,
 }
 
+/// Whether several blocks share each large seed of as many seeds as these, unless somebody captures the stream.
+pub(super) fn may_share(engine: &Engine, seeds: usize) -> bool {
+    seeds <= MOST_SHARED as usize && matches!(engine.context().allocator(), Allocator::Pool(_))
+}
+
 /// Device memory of the blocks that share large seeds, kept from step to step.
 #[derive(Debug, Default)]
 pub(super) struct LargeSeeds {
@@ -166,8 +171,7 @@ impl LargeSeeds {
         if let Some(found) = self.found.as_ref().filter(|found| found.len() >= bytes) {
             return Ok(Some(found.address()));
         }
-        let pooled = matches!(engine.context().allocator(), Allocator::Pool(_));
-        if count > MOST_SHARED || !pooled || stream.is_capturing()? {
+        if !may_share(engine, count as usize) || stream.is_capturing()? {
             return Ok(None);
         }
         self.made += 1;

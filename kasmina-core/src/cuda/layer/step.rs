@@ -277,6 +277,7 @@ impl CudaLayer {
         let chunk = self.layout().chunk();
         let most = |kind: &Blueprint| kind.parameters(chunk).map_or(0, |layout| layout.len());
         let large = kinds().any(|kind| most(kind) as u64 > BLOCK_MOST);
+        let alone = large && !seeds::may_share(self.engine(), self.layout().seeds());
         let strict = self.state.stability.mode == StabilityMode::Strict;
         let (forward, backward) = (phases.forward, phases.backward);
         let optimizer = phases.optimizer.is_some();
@@ -292,6 +293,7 @@ impl CudaLayer {
             (backward && matrices, Phase::Backward, Piece::Matrices),
             (backward && matrices, Phase::Backward, Piece::MatrixMerge),
             (optimizer, Phase::Optimizer, Piece::AdamW),
+            (optimizer && alone, Phase::Optimizer, Piece::AdamWAlone),
             (optimizer && large, Phase::Optimizer, Piece::AdamWMeasure),
             (optimizer && large, Phase::Optimizer, Piece::AdamWCheck),
             (optimizer && large, Phase::Optimizer, Piece::AdamWApply),

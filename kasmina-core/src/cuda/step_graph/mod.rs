@@ -151,9 +151,8 @@ impl StepGraph {
         &self.report
     }
 
-    /// Queues a step, after everything queued on the streams of its matrices so far; these wait for it. The host waits where the
-    /// plain calls would: for memory that a pass makes by uploads of a kind that wait, and in
-    /// [`CudaLayer::advance_step`].
+    /// Queues a step, after everything queued on the streams of its matrices so far; these wait for it. The host waits only
+    /// where the plain calls would.
     ///
     /// # Errors
     /// [`CudaError::StepGraph`] and those of [`CudaLayer::forward`], [`CudaLayer::backward`] and [`CudaLayer::optimizer_step`]:

@@ -28,7 +28,7 @@ impl<'a, T: Element> LayerStep<'a, T> {
     /// Where the forward pass writes.
     #[must_use]
     pub fn y(mut self, y: &'a mut DeviceMatMut<'_, T>) -> Self {
-        self.y = Some((&*y).as_ref());
+        self.y = Some((*y).as_ref());
         self
     }
 
@@ -40,7 +40,7 @@ impl<'a, T: Element> LayerStep<'a, T> {
         grad_x: &'a mut DeviceMatMut<'_, T>,
     ) -> Self {
         self.grad_y = Some(grad_y);
-        self.grad_x = Some((&*grad_x).as_ref());
+        self.grad_x = Some((*grad_x).as_ref());
         self
     }
 

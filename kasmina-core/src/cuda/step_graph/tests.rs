@@ -133,6 +133,7 @@ fn what_the_driver_does_not_exchange_makes_the_graph_anew() {
     let made = bench.follow(false).made;
     assert!(matches!(made, Some(Instantiation::Refused { .. })), "{made:?}");
     assert_eq!(bench.runs(), [2]);
+    bench.fake.mend();
     // A context that is lost is no refusal.
     bench.write(0, &[(STREAM, 3)]);
     let lost = CUresult::ILLEGAL_ADDRESS;
