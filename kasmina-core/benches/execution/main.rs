@@ -72,13 +72,13 @@ fn every_way(device: Device, rows: usize, hidden: usize) -> Result<(), Failed> {
         device.driver().version(),
     );
     let engine = Engine::new(device)?;
-    for life in [Life::Dormant, Life::Grafting] {
+    let stream = Stream::new(engine.context())?;
+    for life in [Life::Dormant, Life::Training, Life::Grafting] {
+        // One for every way: what its launches are does not change with its numbers.
+        let mut stack = Stack::new(&engine, &stream, rows, hidden, life)?;
         for parts in [Parts::Forward, Parts::Whole] {
             let mut denominator = None;
-            let stream = Stream::new(engine.context())?;
             for (way, how) in ways(device, &stream)? {
-                // A stack of its own for each, all of them alike.
-                let mut stack = Stack::new(&engine, &stream, rows, hidden, life)?;
                 let (device_us, host_us, report) = time(&mut stack, &stream, parts, how)?;
                 let name = format!("execution/{rows}x{hidden}/{life}/{parts}/{way}");
                 record(

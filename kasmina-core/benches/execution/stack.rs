@@ -22,7 +22,9 @@ const GROWING: usize = 4;
 pub(crate) enum Life {
     /// Nothing.
     Dormant,
-    /// Some are expansions that are grafted in, alpha moving in every step.
+    /// Some are expansions that train on the task's loss beside the output.
+    Training,
+    /// The same are grafted in, alpha moving in every step.
     Grafting,
 }
 
@@ -30,6 +32,7 @@ impl fmt::Display for Life {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dormant => f.write_str("dormant"),
+            Self::Training => write!(f, "{GROWING} of {SEEDS} training"),
             Self::Grafting => write!(f, "{GROWING} of {SEEDS} grafting"),
         }
     }
@@ -62,10 +65,15 @@ pub(crate) struct Stack {
 
 fn layer(hidden: usize, life: Life) -> Result<Layer, Failed> {
     let mut builder = Layer::builder(SeedLayout::new(hidden, hidden / SEEDS)?);
-    if let Life::Grafting = life {
+    let state = match life {
+        Life::Dormant => None,
+        Life::Training => Some(State::Training),
+        Life::Grafting => Some(State::Grafting),
+    };
+    if let Some(state) = state {
         for seed in 0..GROWING {
             let initial = InitialSeed {
-                state: State::Grafting,
+                state,
                 alpha: 0.0,
                 blueprint: Some(Blueprint::MlpExpansion),
                 strategy: Strategy::FixedRamp { steps: 1_000_000 },

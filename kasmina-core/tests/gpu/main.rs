@@ -12,6 +12,7 @@ mod reference;
 mod seeds;
 mod stencil;
 mod step_graph;
+mod step_lives;
 mod step_twins;
 mod tuning;
 mod whole_input;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         seeds::TESTS,
         stencil::TESTS,
         step_graph::TESTS,
+        step_lives::TESTS,
         tuning::TESTS,
         whole_input::TESTS,
     ]
