@@ -133,7 +133,7 @@ fn modules_live_as_long_as_the_chain_that_ran_them() {
     assert_eq!(chain.set(0, &other), Ok(true));
     // What is queued may still run the first.
     assert_eq!(launched.counts().modules, 2);
-    drop(chain);
+    drop((chain, other));
     assert_eq!(launched.counts().modules, 0);
 }
 
