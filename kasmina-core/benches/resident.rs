@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use kasmina_core::cuda::executor::launch_plainly;
 use kasmina_core::cuda::{
-    CudaLayer, Engine, ExecutorOptions, PersistentExecutor, SharedLayer, SharedMatrix, Step,
-    StepBuilder,
+    CudaLayer, Engine, ExecutorOptions, PersistentExecutor, ResidentStep, ResidentStepBuilder,
+    SharedLayer, SharedMatrix,
 };
 use kasmina_core::{
     Blueprint, ForwardOptions, InitialSeed, Layer, Objective, SeedLayout, State, Strategy,
@@ -69,8 +69,8 @@ fn stack(
 }
 
 /// Forward through all layers, and with `both` back.
-fn step_of(stack: &Stack, both: bool) -> Result<Step, Failed> {
-    let mut step = StepBuilder::new();
+fn step_of(stack: &Stack, both: bool) -> Result<ResidentStep, Failed> {
+    let mut step = ResidentStepBuilder::new();
     let options = ForwardOptions::new();
     let m = &stack.matrices;
     for (i, layer) in stack.layers.iter().enumerate() {
@@ -198,12 +198,12 @@ fn single(
     rows: usize,
     hidden: usize,
     chunk: usize,
-) -> Result<(Step, [SharedMatrix<f32>; 2]), Failed> {
+) -> Result<(ResidentStep, [SharedMatrix<f32>; 2]), Failed> {
     let layer = Layer::builder(SeedLayout::new(hidden, chunk)?).build()?;
     let layer = Arc::new(Mutex::new(CudaLayer::from_layer(&layer, engine, stream)?));
     let (x, y) =
         (SharedMatrix::zeroed(stream, rows, hidden)?, SharedMatrix::zeroed(stream, rows, hidden)?);
-    let mut step = StepBuilder::new();
+    let mut step = ResidentStepBuilder::new();
     step.forward(&layer, &x, &y, &ForwardOptions::new())?;
     stream.synchronize()?;
     Ok((step.build()?, [x, y]))

@@ -1,6 +1,7 @@
 // Macros that make the streaming forward kernels. What each name says: element, load path, telemetry, mode.
 #pragma once
 
+#include "kasmina_launch.cuh"
 #include "stream_forward.cuh"
 
 using namespace kasmina;
@@ -11,6 +12,7 @@ using namespace kasmina::stream;
         name(const __grid_constant__ tma::TensorMap x_map, const __grid_constant__ tma::TensorMap y_map,           \
              const __grid_constant__ ForwardParams p)                                                              \
     {                                                                                                              \
+        follow_previous_launch();                                                                                  \
         KASMINA_WITH_TMA(forward_bulk<T, Telemetry::telemetry, Mode::mode, true>(&x_map, &y_map, p));              \
     }
 
@@ -18,6 +20,7 @@ using namespace kasmina::stream;
     extern "C" __global__ void __launch_bounds__(kForwardBulkThreads, 1)                                           \
         name(const __grid_constant__ ForwardParams p)                                                              \
     {                                                                                                              \
+        follow_previous_launch();                                                                                  \
         KASMINA_WITH_TMA(forward_bulk<T, Telemetry::telemetry, Mode::mode, false>(nullptr, nullptr, p));           \
     }
 
@@ -25,11 +28,13 @@ using namespace kasmina::stream;
 #define KASMINA_FORWARD_DIRECT(name, T, telemetry, mode, aligned, blocks)                                           \
     extern "C" __global__ void __launch_bounds__(kWorkers, blocks) name(const __grid_constant__ ForwardParams p)   \
     {                                                                                                              \
-        forward_direct<T, Telemetry::telemetry, Mode::mode, aligned>(p, blockIdx.x);                                           \
+        follow_previous_launch();                                                                                  \
+        forward_direct<T, Telemetry::telemetry, Mode::mode, aligned>(p, blockIdx.x);                               \
     }
 
 #define KASMINA_FORWARD_ASYNC(name, T, telemetry, mode, blocks)                                                     \
     extern "C" __global__ void __launch_bounds__(kWorkers, blocks) name(const __grid_constant__ ForwardParams p)   \
     {                                                                                                              \
+        follow_previous_launch();                                                                                  \
         forward_async<T, Telemetry::telemetry, Mode::mode>(p);                                                     \
     }

@@ -226,5 +226,6 @@ __device__ __forceinline__ void merge(const MergeParams& p)
     extern "C" __global__ void __launch_bounds__(kasmina::matrix::kThreads, 2)                                     \
         name(const __grid_constant__ kasmina::matrix::MatrixParams p)                                              \
     {                                                                                                              \
+        kasmina::follow_previous_launch();                                                                         \
         kasmina::matrix::backward<T, kasmina::matrix::Arithmetic::arithmetic>(p);                                  \
     }

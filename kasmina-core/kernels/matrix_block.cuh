@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kasmina_activation.cuh"
+#include "kasmina_launch.cuh"
 #include "matrix_params.cuh"
 
 namespace kasmina::matrix {

@@ -1,5 +1,6 @@
 // The kernels that go seed by seed: lowering, and the optimizer.
 
+#include "kasmina_launch.cuh"
 #include "seed_adamw.cuh"
 
 using namespace kasmina;
@@ -34,6 +35,7 @@ __device__ __forceinline__ void lower_job(const Team& team, const SeedJob& job, 
 extern "C" __global__ void __launch_bounds__(kLowerThreads, 4)
     kasmina_lower_by_warp(const SeedJob* jobs, uint32_t all, const uint32_t* changed, uint32_t count, ColumnProgram* programs)
 {
+    follow_previous_launch();
     const uint32_t at = blockIdx.x * (kLowerThreads / 32) + threadIdx.x / 32;
     if (at < count && changed[at] < all) {
         lower_job(WarpTeam{}, jobs[changed[at]], programs);
@@ -44,6 +46,7 @@ extern "C" __global__ void __launch_bounds__(kLowerThreads, 4)
 extern "C" __global__ void __launch_bounds__(kLowerThreads, 4)
     kasmina_lower_by_block(const SeedJob* jobs, uint32_t all, const uint32_t* changed, uint32_t count, ColumnProgram* programs)
 {
+    follow_previous_launch();
     using Team = BlockTeam<kLowerThreads>;
     __shared__ Team::Slots slots;
     if (blockIdx.x < count && changed[blockIdx.x] < all) {
@@ -56,6 +59,7 @@ extern "C" __global__ void __launch_bounds__(kLowerThreads, 4)
 extern "C" __global__ void __launch_bounds__(adamw::kThreads, 2)
     kasmina_adamw(const OptimizerJob* jobs, uint32_t count, uint32_t per_block, const AdamW settings)
 {
+    follow_previous_launch();
     __shared__ adamw::Team::Slots slots;
     const uint32_t begin = blockIdx.x * per_block;
     const uint32_t end = begin + min(count - begin, per_block);
@@ -78,6 +82,7 @@ extern "C" __global__ void __launch_bounds__(adamw::kThreads, 2)
 extern "C" __global__ void __launch_bounds__(adamw::kThreads, 2)
     kasmina_adamw_alone(const OptimizerJob* jobs, uint32_t count, const AdamW settings)
 {
+    follow_previous_launch();
     __shared__ adamw::Team::Slots slots;
     __shared__ adamw::LargeSeed found;
     __shared__ uint8_t large[adamw::kThreads];
@@ -104,6 +109,7 @@ extern "C" __global__ void __launch_bounds__(adamw::kThreads, 2)
 extern "C" __global__ void __launch_bounds__(adamw::kThreads, 2)
     kasmina_adamw_measure(const OptimizerJob* jobs, adamw::LargeSeed* found)
 {
+    follow_previous_launch();
     __shared__ adamw::Team::Slots slots;
     const OptimizerJob job = jobs[blockIdx.y];
     if (!adamw::is_large(job)) return;
@@ -116,6 +122,7 @@ extern "C" __global__ void __launch_bounds__(adamw::kThreads, 2)
 extern "C" __global__ void __launch_bounds__(adamw::kThreads, 2)
     kasmina_adamw_check(const OptimizerJob* jobs, adamw::LargeSeed* found, const AdamW settings)
 {
+    follow_previous_launch();
     __shared__ adamw::Team::Slots slots;
     // Of these only what the slices share.
     __shared__ adamw::LargeSeed sums;
@@ -140,6 +147,7 @@ extern "C" __global__ void __launch_bounds__(adamw::kThreads, 2)
 extern "C" __global__ void __launch_bounds__(adamw::kThreads, 2)
     kasmina_adamw_apply(const OptimizerJob* jobs, const adamw::LargeSeed* found, const AdamW settings)
 {
+    follow_previous_launch();
     __shared__ adamw::Team::Slots slots;
     const OptimizerJob job = jobs[blockIdx.y];
     if (!adamw::is_large(job)) return;

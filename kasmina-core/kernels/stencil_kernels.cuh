@@ -1,6 +1,7 @@
 // The filter kernels of one storage type: for up to 4, 8 and 16 taps, since registers hold what the taps reach.
 #pragma once
 
+#include "kasmina_launch.cuh"
 #include "stencil_backward.cuh"
 #include "stencil_forward.cuh"
 
@@ -8,6 +9,7 @@
     extern "C" __global__ void __launch_bounds__(kasmina::stencil::kThreads, blocks)                               \
         kasmina_stencil_##direction##_##type##_##taps(const __grid_constant__ kasmina::stencil::StencilParams p)   \
     {                                                                                                              \
+        kasmina::follow_previous_launch();                                                                         \
         kasmina::stencil::direction<T, taps>(p);                                                                   \
     }
 

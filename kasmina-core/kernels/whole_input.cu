@@ -1,5 +1,6 @@
 // The kernels that read the whole input apart from the pass, one for each storage type. `scalar`: x is not aligned to packets.
 
+#include "kasmina_launch.cuh"
 #include "whole_input.cuh"
 
 using namespace kasmina;
@@ -9,6 +10,7 @@ using namespace kasmina;
     extern "C" __global__ void __launch_bounds__(stream::kWorkers, 3)                                               \
         name(const __grid_constant__ whole::StrictParams p)                                                         \
     {                                                                                                               \
+        follow_previous_launch();                                                                                   \
         whole::strict<T, aligned>(p);                                                                               \
     }
 
@@ -16,6 +18,7 @@ using namespace kasmina;
     extern "C" __global__ void __launch_bounds__(stream::kWorkers)                                                  \
         name(const __grid_constant__ whole::HistogramParams p)                                                      \
     {                                                                                                               \
+        follow_previous_launch();                                                                                   \
         whole::histogram<T>(p);                                                                                     \
     }
 

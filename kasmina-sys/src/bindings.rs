@@ -4,10 +4,13 @@
 pub type cuuint32_t = u32;
 pub type cuuint64_t = u64;
 pub type CUdeviceptr_v2 = ::core::ffi::c_ulonglong;
+pub type CUdeviceptr = CUdeviceptr_v2;
 pub type CUdevice_v1 = ::core::ffi::c_int;
 pub type CUcontext = *mut CUctx_st;
 pub type CUmodule = *mut CUmod_st;
 pub type CUfunction = *mut CUfunc_st;
+pub type CUkernel = *mut CUkern_st;
+pub type CUarray = *mut CUarray_st;
 pub type CUevent = *mut CUevent_st;
 pub type CUstream = *mut CUstream_st;
 pub type CUgraph = *mut CUgraph_st;
@@ -20,12 +23,15 @@ pub type CUhostFn =
     ::core::option::Option<unsafe extern "C" fn(userData: *mut ::core::ffi::c_void)>;
 pub type CUaccessPolicyWindow_v1 = CUaccessPolicyWindow_st;
 pub type CUaccessPolicyWindow = CUaccessPolicyWindow_v1;
+pub type CUDA_KERNEL_NODE_PARAMS_v2 = CUDA_KERNEL_NODE_PARAMS_v2_st;
+pub type CUgraphEdgeData = CUgraphEdgeData_st;
 pub type CUlaunchMemSyncDomainMap = CUlaunchMemSyncDomainMap_st;
 pub type CUlaunchAttributeValue = CUlaunchAttributeValue_union;
 pub type CUlaunchAttribute = CUlaunchAttribute_st;
 pub type CUlaunchConfig = CUlaunchConfig_st;
 pub type CUoccupancyB2DSize =
     ::core::option::Option<unsafe extern "C" fn(blockSize: ::core::ffi::c_int) -> usize>;
+pub type CUDA_MEMCPY3D_v2 = CUDA_MEMCPY3D_st;
 pub type CUtensorMap = CUtensorMap_st;
 pub type CUmemLocation_v1 = CUmemLocation_st;
 pub type CUmemLocation = CUmemLocation_v1;
@@ -194,6 +200,28 @@ pub type PFN_cuFuncGetParamInfo_v12040 = ::core::option::Option<
         paramSize: *mut usize,
     ) -> CUresult,
 >;
+pub type PFN_cuGraphCreate_v10000 = ::core::option::Option<
+    unsafe extern "C" fn(phGraph: *mut CUgraph, flags: ::core::ffi::c_uint) -> CUresult,
+>;
+pub type PFN_cuGraphAddKernelNode_v12000 = ::core::option::Option<
+    unsafe extern "C" fn(
+        phGraphNode: *mut CUgraphNode,
+        hGraph: CUgraph,
+        dependencies: *const CUgraphNode,
+        numDependencies: usize,
+        nodeParams: *const CUDA_KERNEL_NODE_PARAMS_v2,
+    ) -> CUresult,
+>;
+pub type PFN_cuGraphAddMemcpyNode_v10000 = ::core::option::Option<
+    unsafe extern "C" fn(
+        phGraphNode: *mut CUgraphNode,
+        hGraph: CUgraph,
+        dependencies: *const CUgraphNode,
+        numDependencies: usize,
+        copyParams: *const CUDA_MEMCPY3D_v2,
+        ctx: CUcontext,
+    ) -> CUresult,
+>;
 pub type PFN_cuGraphGetNodes_v10000 = ::core::option::Option<
     unsafe extern "C" fn(
         hGraph: CUgraph,
@@ -201,11 +229,35 @@ pub type PFN_cuGraphGetNodes_v10000 = ::core::option::Option<
         numNodes: *mut usize,
     ) -> CUresult,
 >;
+pub type PFN_cuGraphAddDependencies_v12030 = ::core::option::Option<
+    unsafe extern "C" fn(
+        hGraph: CUgraph,
+        from: *const CUgraphNode,
+        to: *const CUgraphNode,
+        edgeData: *const CUgraphEdgeData,
+        numDependencies: usize,
+    ) -> CUresult,
+>;
 pub type PFN_cuGraphInstantiateWithFlags_v11040 = ::core::option::Option<
     unsafe extern "C" fn(
         phGraphExec: *mut CUgraphExec,
         hGraph: CUgraph,
         flags: ::core::ffi::c_ulonglong,
+    ) -> CUresult,
+>;
+pub type PFN_cuGraphExecKernelNodeSetParams_v12000 = ::core::option::Option<
+    unsafe extern "C" fn(
+        hGraphExec: CUgraphExec,
+        hNode: CUgraphNode,
+        nodeParams: *const CUDA_KERNEL_NODE_PARAMS_v2,
+    ) -> CUresult,
+>;
+pub type PFN_cuGraphExecMemcpyNodeSetParams_v10020 = ::core::option::Option<
+    unsafe extern "C" fn(
+        hGraphExec: CUgraphExec,
+        hNode: CUgraphNode,
+        copyParams: *const CUDA_MEMCPY3D_v2,
+        ctx: CUcontext,
     ) -> CUresult,
 >;
 pub type PFN_cuGraphExecDestroy_v10000 =
@@ -217,6 +269,13 @@ pub type PFN_cuGraphExecUpdate_v12000 = ::core::option::Option<
         hGraphExec: CUgraphExec,
         hGraph: CUgraph,
         resultInfo: *mut CUgraphExecUpdateResultInfo,
+    ) -> CUresult,
+>;
+pub type PFN_cuGraphNodeSetEnabled_v11060 = ::core::option::Option<
+    unsafe extern "C" fn(
+        hGraphExec: CUgraphExec,
+        hNode: CUgraphNode,
+        isEnabled: ::core::ffi::c_uint,
     ) -> CUresult,
 >;
 pub type PFN_cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags_v7000 = ::core::option::Option<
@@ -437,6 +496,16 @@ pub struct CUfunc_st {
 }
 #[repr(C)]
 #[derive(Debug)]
+pub struct CUkern_st {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug)]
+pub struct CUarray_st {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug)]
 pub struct CUevent_st {
     _unused: [u8; 0],
 }
@@ -495,6 +564,9 @@ pub struct CUpointer_attribute(pub ::core::ffi::c_uint);
 pub struct CUfunction_attribute(pub ::core::ffi::c_uint);
 #[repr(transparent)]
 #[derive(Debug, Copy, Clone, Hash, PartialOrd, Ord, PartialEq, Eq)]
+pub struct CUmemorytype(pub ::core::ffi::c_uint);
+#[repr(transparent)]
+#[derive(Debug, Copy, Clone, Hash, PartialOrd, Ord, PartialEq, Eq)]
 pub struct CUjit_option(pub ::core::ffi::c_uint);
 #[repr(transparent)]
 #[derive(Debug, Copy, Clone, Hash, PartialOrd, Ord, PartialEq, Eq)]
@@ -507,6 +579,30 @@ pub struct CUaccessPolicyWindow_st {
     pub hitRatio: f32,
     pub hitProp: CUaccessProperty,
     pub missProp: CUaccessProperty,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone, Hash, PartialOrd, Ord, PartialEq, Eq)]
+pub struct CUDA_KERNEL_NODE_PARAMS_v2_st {
+    pub func: CUfunction,
+    pub gridDimX: ::core::ffi::c_uint,
+    pub gridDimY: ::core::ffi::c_uint,
+    pub gridDimZ: ::core::ffi::c_uint,
+    pub blockDimX: ::core::ffi::c_uint,
+    pub blockDimY: ::core::ffi::c_uint,
+    pub blockDimZ: ::core::ffi::c_uint,
+    pub sharedMemBytes: ::core::ffi::c_uint,
+    pub kernelParams: *mut *mut ::core::ffi::c_void,
+    pub extra: *mut *mut ::core::ffi::c_void,
+    pub kern: CUkernel,
+    pub ctx: CUcontext,
+}
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, Hash, PartialOrd, Ord, PartialEq, Eq)]
+pub struct CUgraphEdgeData_st {
+    pub from_port: ::core::ffi::c_uchar,
+    pub to_port: ::core::ffi::c_uchar,
+    pub type_: ::core::ffi::c_uchar,
+    pub reserved: [::core::ffi::c_uchar; 5usize],
 }
 #[repr(transparent)]
 #[derive(Debug, Copy, Clone, Hash, PartialOrd, Ord, PartialEq, Eq)]
@@ -593,6 +689,35 @@ pub struct CUdriverProcAddressQueryResult(pub ::core::ffi::c_uint);
 #[must_use]
 #[derive(Copy, Clone, Hash, PartialOrd, Ord, PartialEq, Eq)]
 pub struct CUresult(pub ::core::ffi::c_uint);
+#[repr(C)]
+#[derive(Debug, Copy, Clone, Hash, PartialOrd, Ord, PartialEq, Eq)]
+pub struct CUDA_MEMCPY3D_st {
+    pub srcXInBytes: usize,
+    pub srcY: usize,
+    pub srcZ: usize,
+    pub srcLOD: usize,
+    pub srcMemoryType: CUmemorytype,
+    pub srcHost: *const ::core::ffi::c_void,
+    pub srcDevice: CUdeviceptr,
+    pub srcArray: CUarray,
+    pub reserved0: *mut ::core::ffi::c_void,
+    pub srcPitch: usize,
+    pub srcHeight: usize,
+    pub dstXInBytes: usize,
+    pub dstY: usize,
+    pub dstZ: usize,
+    pub dstLOD: usize,
+    pub dstMemoryType: CUmemorytype,
+    pub dstHost: *mut ::core::ffi::c_void,
+    pub dstDevice: CUdeviceptr,
+    pub dstArray: CUarray,
+    pub reserved1: *mut ::core::ffi::c_void,
+    pub dstPitch: usize,
+    pub dstHeight: usize,
+    pub WidthInBytes: usize,
+    pub Height: usize,
+    pub Depth: usize,
+}
 #[repr(C)]
 #[repr(align(128))]
 #[derive(Debug, Copy, Clone, Hash, PartialOrd, Ord, PartialEq, Eq)]
@@ -685,6 +810,50 @@ const _: () = {
         [::core::mem::offset_of!(CUaccessPolicyWindow_st, hitProp) - 20usize];
     ["Offset of field: CUaccessPolicyWindow_st::missProp"]
         [::core::mem::offset_of!(CUaccessPolicyWindow_st, missProp) - 24usize];
+};
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CUDA_KERNEL_NODE_PARAMS_v2_st"]
+        [::core::mem::size_of::<CUDA_KERNEL_NODE_PARAMS_v2_st>() - 72usize];
+    ["Alignment of CUDA_KERNEL_NODE_PARAMS_v2_st"]
+        [::core::mem::align_of::<CUDA_KERNEL_NODE_PARAMS_v2_st>() - 8usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::func"]
+        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, func) - 0usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::gridDimX"]
+        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, gridDimX) - 8usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::gridDimY"]
+        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, gridDimY) - 12usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::gridDimZ"]
+        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, gridDimZ) - 16usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::blockDimX"]
+        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, blockDimX) - 20usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::blockDimY"]
+        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, blockDimY) - 24usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::blockDimZ"]
+        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, blockDimZ) - 28usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::sharedMemBytes"]
+        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, sharedMemBytes) - 32usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::kernelParams"]
+        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, kernelParams) - 40usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::extra"]
+        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, extra) - 48usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::kern"]
+        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, kern) - 56usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::ctx"]
+        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, ctx) - 64usize];
+};
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CUgraphEdgeData_st"][::core::mem::size_of::<CUgraphEdgeData_st>() - 8usize];
+    ["Alignment of CUgraphEdgeData_st"][::core::mem::align_of::<CUgraphEdgeData_st>() - 1usize];
+    ["Offset of field: CUgraphEdgeData_st::from_port"]
+        [::core::mem::offset_of!(CUgraphEdgeData_st, from_port) - 0usize];
+    ["Offset of field: CUgraphEdgeData_st::to_port"]
+        [::core::mem::offset_of!(CUgraphEdgeData_st, to_port) - 1usize];
+    ["Offset of field: CUgraphEdgeData_st::type_"]
+        [::core::mem::offset_of!(CUgraphEdgeData_st, type_) - 2usize];
+    ["Offset of field: CUgraphEdgeData_st::reserved"]
+        [::core::mem::offset_of!(CUgraphEdgeData_st, reserved) - 3usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -845,6 +1014,61 @@ const _: () = {
         [::core::mem::offset_of!(CUlaunchConfig_st, attrs) - 40usize];
     ["Offset of field: CUlaunchConfig_st::numAttrs"]
         [::core::mem::offset_of!(CUlaunchConfig_st, numAttrs) - 48usize];
+};
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CUDA_MEMCPY3D_st"][::core::mem::size_of::<CUDA_MEMCPY3D_st>() - 200usize];
+    ["Alignment of CUDA_MEMCPY3D_st"][::core::mem::align_of::<CUDA_MEMCPY3D_st>() - 8usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcXInBytes"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcXInBytes) - 0usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcY"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcY) - 8usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcZ"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcZ) - 16usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcLOD"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcLOD) - 24usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcMemoryType"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcMemoryType) - 32usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcHost"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcHost) - 40usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcDevice"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcDevice) - 48usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcArray"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcArray) - 56usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::reserved0"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, reserved0) - 64usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcPitch"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcPitch) - 72usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcHeight"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcHeight) - 80usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstXInBytes"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstXInBytes) - 88usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstY"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstY) - 96usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstZ"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstZ) - 104usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstLOD"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstLOD) - 112usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstMemoryType"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstMemoryType) - 120usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstHost"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstHost) - 128usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstDevice"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstDevice) - 136usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstArray"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstArray) - 144usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::reserved1"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, reserved1) - 152usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstPitch"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstPitch) - 160usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstHeight"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstHeight) - 168usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::WidthInBytes"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, WidthInBytes) - 176usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::Height"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, Height) - 184usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::Depth"]
+        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, Depth) - 192usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -1135,6 +1359,12 @@ impl CUfunction_attribute {
     pub const CLUSTER_SCHEDULING_POLICY_PREFERENCE: CUfunction_attribute = CUfunction_attribute(15);
     pub const MAX: CUfunction_attribute = CUfunction_attribute(16);
 }
+impl CUmemorytype {
+    pub const CU_MEMORYTYPE_HOST: CUmemorytype = CUmemorytype(1);
+    pub const CU_MEMORYTYPE_DEVICE: CUmemorytype = CUmemorytype(2);
+    pub const CU_MEMORYTYPE_ARRAY: CUmemorytype = CUmemorytype(3);
+    pub const CU_MEMORYTYPE_UNIFIED: CUmemorytype = CUmemorytype(4);
+}
 impl CUjit_option {
     pub const CU_JIT_MAX_REGISTERS: CUjit_option = CUjit_option(0);
     pub const CU_JIT_THREADS_PER_BLOCK: CUjit_option = CUjit_option(1);
@@ -1179,6 +1409,15 @@ impl CUaccessProperty {
     pub const CU_ACCESS_PROPERTY_PERSISTING: CUaccessProperty = CUaccessProperty(2);
 }
 impl Default for CUaccessPolicyWindow_st {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+impl Default for CUDA_KERNEL_NODE_PARAMS_v2_st {
     fn default() -> Self {
         let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
         unsafe {
@@ -1408,6 +1647,15 @@ impl CUresult {
     pub const KEY_ROTATION: CUresult = CUresult(916);
     pub const UNKNOWN: CUresult = CUresult(999);
 }
+impl Default for CUDA_MEMCPY3D_st {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 impl Default for CUtensorMap_st {
     fn default() -> Self {
         let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
@@ -1630,6 +1878,13 @@ functions! {
     cuOccupancyMaxActiveClusters: PFN_cuOccupancyMaxActiveClusters_v11070, CUDA 11 . 7;
     cuGraphGetNodes: PFN_cuGraphGetNodes_v10000, CUDA 10 . 0;
     cuGraphDestroy: PFN_cuGraphDestroy_v10000, CUDA 10 . 0;
+    cuGraphCreate: PFN_cuGraphCreate_v10000, CUDA 10 . 0;
+    cuGraphAddKernelNode: PFN_cuGraphAddKernelNode_v12000, CUDA 12 . 0;
+    cuGraphAddMemcpyNode: PFN_cuGraphAddMemcpyNode_v10000, CUDA 10 . 0;
+    cuGraphAddDependencies: PFN_cuGraphAddDependencies_v12030, CUDA 12 . 3;
+    cuGraphExecKernelNodeSetParams: PFN_cuGraphExecKernelNodeSetParams_v12000, CUDA 12 . 0;
+    cuGraphExecMemcpyNodeSetParams: PFN_cuGraphExecMemcpyNodeSetParams_v10020, CUDA 10 . 2;
+    cuGraphNodeSetEnabled: PFN_cuGraphNodeSetEnabled_v11060, CUDA 11 . 6;
     cuGraphInstantiateWithFlags: PFN_cuGraphInstantiateWithFlags_v11040, CUDA 11 . 4;
     cuGraphExecUpdate: PFN_cuGraphExecUpdate_v12000, CUDA 12 . 0;
     cuGraphExecDestroy: PFN_cuGraphExecDestroy_v10000, CUDA 10 . 0;

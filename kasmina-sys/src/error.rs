@@ -167,6 +167,15 @@ pub enum Error {
         fault: CaptureFault,
     },
 
+    /// A kernel was to take a copy's place in a chain, or the other way round.
+    #[error(
+        "link {at} of the chain is of the other kind: a kernel takes a kernel's place and a copy a copy's; make the chain anew"
+    )]
+    Link {
+        /// Which.
+        at: usize,
+    },
+
     /// The device computed something else than the host.
     #[error(
         "self-check on {device}: {what} came back as {found:#x}, {expected:#x} is right; do not trust this device"

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::arguments::KernelArguments;
 use crate::error::{Error, ParameterMismatch, check};
-use crate::graph::keep_for_capture;
+use crate::graph::{KernelCall, keep_for_capture};
 use crate::launch::{AT_MOST, Broken, Dim3, LaunchConfig, PORTABLE_CLUSTER, check_shape};
 use crate::module::Module;
 use crate::raw::{CUfunction, CUresult, FunctionAttribute};
@@ -406,6 +406,21 @@ impl<A: KernelArguments> Kernel<A> {
             // SAFETY: the pointers are to the arguments, which the caller vouches for with the rest.
             unsafe { self.function.launch_raw(stream, config, pointers) }
         })
+    }
+}
+
+impl<A: KernelArguments> Kernel<A> {
+    /// The launch as a value: what [`Kernel::launch`] would queue, with a copy of the arguments, for a [`Chain`].
+    ///
+    /// [`Chain`]: crate::Chain
+    ///
+    /// # Errors
+    /// [`Error::Launch`] for a configuration that could not be launched, and for one that asks for more than a grid, blocks and
+    /// shared memory: a chain says itself how its links follow each other.
+    pub fn call(&self, config: &LaunchConfig, arguments: A) -> Result<KernelCall, Error> {
+        self.function.check(config)?;
+        config.check_plain().map_err(|broken| broken.of(&self.function.0.name))?;
+        Ok(KernelCall::new(self.function.clone(), *config, arguments))
     }
 }
 

@@ -160,6 +160,17 @@ impl LaunchConfig {
         self.cooperative
     }
 
+    /// Whether it is a grid, blocks and shared memory, and no more.
+    pub(crate) fn check_plain(&self) -> Result<(), Broken> {
+        let more =
+            [self.cluster.is_some(), self.cooperative, self.programmatic, self.priority.is_some()];
+        match more.into_iter().filter(|asked| *asked).count() as u32 {
+            0 => Ok(()),
+            count => Err(Broken::new("the number of launch attributes", count, AT_MOST, 0u32)
+                .mended_by(": a launch that is kept has a grid, blocks and shared memory alone")),
+        }
+    }
+
     /// The driver's form of it, handed to `body` with the attributes on the stack.
     pub(crate) fn with_raw<R>(
         &self,

@@ -43,7 +43,9 @@ pub use driver::{Driver, LIBRARY_VARIABLE};
 pub use error::{CaptureFault, Error, ParameterMismatch, set_drop_error_hook};
 pub use event::Event;
 pub use function::{Function, FunctionAttributes, Kernel, Parameter};
-pub use graph::{CaptureMode, Graph, GraphExec, Update, UpdateRefusal};
+pub use graph::{
+    CaptureMode, Chain, CopyCall, Graph, GraphExec, KernelCall, Link, Update, UpdateRefusal,
+};
 #[doc(hidden)]
 pub use image::Aligned;
 pub use image::{BUILD_COMMAND, Fatbin, ImageState, KernelImage};

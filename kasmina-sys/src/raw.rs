@@ -23,8 +23,6 @@ pub use self::{CUdevice_attribute as DeviceAttribute, CUfunction_attribute as Fu
 
 /// A device handle: its ordinal in the driver's eyes.
 pub type CUdevice = CUdevice_v1;
-/// An address in device memory.
-pub type CUdeviceptr = CUdeviceptr_v2;
 
 /// An address that was looked up once, or the reason why it could not be.
 type Lookup = OnceCell<Result<usize, Unavailable>>;

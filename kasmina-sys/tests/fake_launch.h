@@ -188,7 +188,15 @@ static CUresult func_get_param_info(const struct kernel *kernel, size_t index, s
     return SUCCESS;
 }
 
-struct graph { int nodes; };
+#define FAKE_NODES 16
+#define FAKE_TEXT 128
+
+/* One that was captured is a number of nodes. One that was put together by hand has what each would run, as text. */
+struct node { char text[FAKE_TEXT]; int enabled, after, programmatic; };
+struct graph { int nodes; struct node list[FAKE_NODES]; };
+
+/* What the last launch of a graph ran, one node behind the other; captured nodes have no text. */
+char fake_ran[FAKE_NODES * (FAKE_TEXT + 2)];
 
 /* A stream that is being captured: status 1, or 2 where the capture is spoilt. */
 static struct capture { void *stream; int status, nodes; } captures[FAKE_CAPTURES];
@@ -353,11 +361,168 @@ static CUresult end_capture(void *stream, void **out)
     if (ended.status == 0) return 401;
     FAILS("cuStreamEndCapture");
     if (ended.status == 2) return 901;
-    struct graph *graph = malloc(sizeof *graph);
+    struct graph *graph = calloc(1, sizeof *graph);
     graph->nodes = ended.nodes;
     COUNT(GRAPHS, 1);
     *out = graph;
     return SUCCESS;
+}
+
+static CUresult graph_create(struct graph **out, unsigned flags)
+{
+    FAILS("cuGraphCreate");
+    if (!HAS_CONTEXT) return INVALID_CONTEXT;
+    if (flags != 0) return INVALID_VALUE;
+    *out = calloc(1, sizeof **out);
+    COUNT(GRAPHS, 1);
+    return SUCCESS;
+}
+
+/* A node of a graph that is put together by hand: its handle is its index, plus one. */
+static CUresult graph_add_node(void **out, struct graph *graph, void *const *after, size_t count, const char *text)
+{
+    if (!HAS_CONTEXT) return INVALID_CONTEXT;
+    if (graph->nodes == FAKE_NODES || count > 1) return INVALID_VALUE;
+    struct node *node = &graph->list[graph->nodes++];
+    memset(node, 0, sizeof *node);
+    strcpy(node->text, text);
+    node->enabled = 1;
+    node->after = count == 0 ? 0 : (int)(uintptr_t)after[0];
+    if (node->after >= graph->nodes) return INVALID_VALUE;
+    *out = (void *)(uintptr_t)graph->nodes;
+    return SUCCESS;
+}
+
+struct kernel_params {
+    const struct kernel *function;
+    uint32_t grid[3], block[3], shared;
+    void **arguments, **extra;
+    void *kernel, *context;
+};
+
+/* `name(first argument's first four bytes)@blocks`. */
+static CUresult kernel_text(char *text, const struct kernel_params *params)
+{
+    uint32_t first = 0;
+    if (params->extra != NULL || params->kernel != NULL || params->function == NULL) return INVALID_VALUE;
+    if (params->function->parameters > 0) memcpy(&first, params->arguments[0], 4);
+    snprintf(text, FAKE_TEXT, "%s(%u)@%u", params->function->name, first, params->grid[0]);
+    return SUCCESS;
+}
+
+struct copy_params {
+    size_t src_x, src_y, src_z, src_lod;
+    uint32_t src_type;
+    const void *src_host;
+    uint64_t src;
+    void *src_array, *reserved0;
+    size_t src_pitch, src_height, dst_x, dst_y, dst_z, dst_lod;
+    uint32_t dst_type;
+    void *dst_host;
+    uint64_t dst;
+    void *dst_array, *reserved1;
+    size_t dst_pitch, dst_height, width, height, depth;
+};
+
+static CUresult copy_text(char *text, const struct copy_params *params)
+{
+    if (params->src_type != 2 || params->dst_type != 2 || params->height != 1 || params->depth != 1) return INVALID_VALUE;
+    if (params->width == 0 || params->src_x | params->src_y | params->src_z | params->dst_x | params->dst_y | params->dst_z)
+        return INVALID_VALUE;
+    snprintf(text, FAKE_TEXT, "copy(%llu,%llu,%zu)", (unsigned long long)params->dst, (unsigned long long)params->src, params->width);
+    return SUCCESS;
+}
+
+static CUresult graph_add_kernel(void **out, struct graph *graph, void *const *after, size_t count, const struct kernel_params *params)
+{
+    char text[FAKE_TEXT];
+    FAILS("cuGraphAddKernelNode");
+    const CUresult result = kernel_text(text, params);
+    return result != SUCCESS ? result : graph_add_node(out, graph, after, count, text);
+}
+
+static CUresult graph_add_copy(void **out, struct graph *graph, void *const *after, size_t count, const struct copy_params *params,
+                               void *context)
+{
+    char text[FAKE_TEXT];
+    FAILS("cuGraphAddMemcpyNode");
+    if (context == NULL) return INVALID_VALUE;
+    const CUresult result = copy_text(text, params);
+    return result != SUCCESS ? result : graph_add_node(out, graph, after, count, text);
+}
+
+/* Only programmatic edges from a kernel to a kernel come in here. */
+static CUresult graph_add_edges(struct graph *graph, void *const *from, void *const *to, const uint8_t (*data)[8], size_t count)
+{
+    static const uint8_t programmatic[8] = { 1, 0, 1 };
+    FAILS("cuGraphAddDependencies");
+    for (size_t i = 0; i < count; i++) {
+        const uintptr_t a = (uintptr_t)from[i], b = (uintptr_t)to[i];
+        if (a == 0 || b <= a || b > (uintptr_t)graph->nodes || memcmp(data[i], programmatic, 8) != 0) return INVALID_VALUE;
+        struct node *first = &graph->list[a - 1], *second = &graph->list[b - 1];
+        if (strncmp(first->text, "copy", 4) == 0 || strncmp(second->text, "copy", 4) == 0) return INVALID_VALUE;
+        second->after = (int)a;
+        second->programmatic = 1;
+    }
+    return SUCCESS;
+}
+
+static CUresult exec_node(struct graph *exec, void *handle, const char *kind, struct node **out)
+{
+    const uintptr_t at = (uintptr_t)handle;
+    if (at == 0 || at > (uintptr_t)exec->nodes) return INVALID_VALUE;
+    *out = &exec->list[at - 1];
+    const int is_copy = strncmp((*out)->text, "copy", 4) == 0;
+    return kind != NULL && is_copy != (strcmp(kind, "copy") == 0) ? INVALID_VALUE : SUCCESS;
+}
+
+static CUresult exec_set_kernel(struct graph *exec, void *handle, const struct kernel_params *params)
+{
+    struct node *node;
+    char text[FAKE_TEXT];
+    FAILS("cuGraphExecKernelNodeSetParams");
+    CUresult result = exec_node(exec, handle, "kernel", &node);
+    if (result == SUCCESS) result = kernel_text(text, params);
+    if (result == SUCCESS) strcpy(node->text, text), COUNT(UPDATES, 1);
+    return result;
+}
+
+static CUresult exec_set_copy(struct graph *exec, void *handle, const struct copy_params *params, void *context)
+{
+    struct node *node;
+    char text[FAKE_TEXT];
+    FAILS("cuGraphExecMemcpyNodeSetParams");
+    if (context == NULL) return INVALID_VALUE;
+    CUresult result = exec_node(exec, handle, "copy", &node);
+    if (result == SUCCESS) result = copy_text(text, params);
+    if (result == SUCCESS) strcpy(node->text, text), COUNT(UPDATES, 1);
+    return result;
+}
+
+static CUresult node_set_enabled(struct graph *exec, void *handle, unsigned enabled)
+{
+    struct node *node;
+    FAILS("cuGraphNodeSetEnabled");
+    const CUresult result = exec_node(exec, handle, NULL, &node);
+    if (result == SUCCESS) node->enabled = (int)enabled, COUNT(UPDATES, 1);
+    return result;
+}
+
+/* What a launch of a graph that was put together by hand runs, in `fake_ran`. A `+` stands before what need not wait. */
+static int run_nodes(const struct graph *exec)
+{
+    int ran = 0;
+    char *end = fake_ran;
+    *end = '\0';
+    for (int i = 0; i < exec->nodes; i++) {
+        const struct node *node = &exec->list[i % FAKE_NODES];
+        if (node->text[0] == '\0') return exec->nodes;
+        if (i > 0 && node->after != i) return -1;
+        if (!node->enabled) continue;
+        end += sprintf(end, "%s%s%s", ran > 0 ? " " : "", node->programmatic ? "+" : "", node->text);
+        ran++;
+    }
+    return ran;
 }
 
 static CUresult graph_get_nodes(const struct graph *graph, void **nodes, size_t *count)
@@ -423,8 +588,12 @@ static CUresult graph_launch(const struct graph *exec, void *stream)
     if (!HAS_CONTEXT) return INVALID_CONTEXT;
     const CUresult result = capture_node(stream, &captured);
     if (result != SUCCESS || captured) return result;
+    LOCK();
+    const int ran = run_nodes(exec);
+    UNLOCK();
+    if (ran < 0) return INVALID_VALUE;
     COUNT(GRAPH_LAUNCHES, 1);
-    COUNT(NODES_RUN, exec->nodes);
+    COUNT(NODES_RUN, ran);
     return SUCCESS;
 }
 
@@ -445,6 +614,13 @@ static CUresult graph_launch(const struct graph *exec, void *stream)
     { "cuStreamEndCapture", 10000, (void *)end_capture }, \
     { "cuGraphGetNodes", 10000, (void *)graph_get_nodes }, \
     { "cuGraphDestroy", 10000, (void *)graph_destroy }, \
+    { "cuGraphCreate", 10000, (void *)graph_create }, \
+    { "cuGraphAddKernelNode", 12000, (void *)graph_add_kernel }, \
+    { "cuGraphAddMemcpyNode", 10000, (void *)graph_add_copy }, \
+    { "cuGraphAddDependencies", 12030, (void *)graph_add_edges }, \
+    { "cuGraphExecKernelNodeSetParams", 12000, (void *)exec_set_kernel }, \
+    { "cuGraphExecMemcpyNodeSetParams", 10020, (void *)exec_set_copy }, \
+    { "cuGraphNodeSetEnabled", 11060, (void *)node_set_enabled }, \
     { "cuGraphInstantiateWithFlags", 11040, (void *)graph_instantiate }, \
     { "cuGraphExecUpdate", 12000, (void *)graph_exec_update }, \
     { "cuGraphExecDestroy", 10000, (void *)graph_exec_destroy }, \

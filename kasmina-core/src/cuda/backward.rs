@@ -16,6 +16,7 @@ use super::loading;
 use super::params::{
     BackwardParams, COMPUTE, FinalizeParams, RECONSTRUCTION, RawGradientStats, STRAIGHT_THROUGH,
 };
+use super::tape::Piece;
 use super::tune::{self, Key, Pass, TuningSource, Variant, Work};
 use super::variants::{
     BackwardVariant, COUNTERS, Counting, backward_image, element_bytes, is_bulk,
@@ -136,6 +137,9 @@ impl Streams {
             let Some((grad_y, grad_x)) = views.gradients else { return Ok(BackwardReport::IDLE) };
             if let Some(bytes) = dense_bytes(dtype, &[grad_y, grad_x]) {
                 let (to, from) = (grad_x.address, grad_y.address);
+                if self.columns.tape.copy(to, from, bytes) {
+                    return Ok(BackwardReport::IDLE);
+                }
                 // SAFETY: both matrices are whole rows of that many bytes, which the caller keeps and has joined.
                 unsafe { self.columns.stream.copy_raw_on_device(to, from, bytes) }?;
                 return Ok(BackwardReport::IDLE);
@@ -186,11 +190,11 @@ impl Streams {
             // SAFETY: the parameters are the kernel's; every address in them is of memory that lives until the kernel is done:
             // ours is freed on this stream, and the caller has joined the matrices'; the layout of the shared memory is what
             // `shared_bytes` counts.
-            unsafe { kernel.launch(&stream, &config, maps) }?;
+            unsafe { columns.launch(Piece::Stream, &kernel, &config, maps) }?;
         } else {
             let kernel = columns.engine.kernel::<PlainBackward>(&image, &name)?;
             // SAFETY: as above.
-            unsafe { kernel.launch(&stream, &config, (ByValue(params),)) }?;
+            unsafe { columns.launch(Piece::Stream, &kernel, &config, (ByValue(params),)) }?;
         }
         Ok(geometry)
     }
@@ -210,10 +214,7 @@ impl Streams {
         let geometry = Geometry::new(x.rows, layout, bytes, variant.path, machine, needs);
         let state = &mut self.backward;
         let places = geometry.groups as usize * geometry.columns as usize;
-        if state.sums.as_ref().is_some_and(|sums| sums.len() < places) {
-            self.columns.residents.settle();
-        }
-        let sums = grown(&mut state.sums, &self.columns.stream, places)?;
+        let sums = grown(&mut state.sums, &self.columns, places)?;
         state.groups = geometry.groups;
         let counts = variant.counting != Counting::Off;
         let cut = state.cuts.prepare(&self.columns, geometry, counts, &self.gradient_totals)?;
@@ -257,7 +258,7 @@ impl Streams {
             return Ok(None);
         };
         let columns = self.columns.layout.hidden();
-        let sums = grown(&mut self.backward.sums, &self.columns.stream, columns)?;
+        let sums = grown(&mut self.backward.sums, &self.columns, columns)?;
         let params = FinalizeParams {
             jobs: jobs.device,
             programs: self.columns.programs.address(),
@@ -281,7 +282,7 @@ impl Streams {
         let Some((params, widest)) = self.finalize_params(views, jobs, groups)? else {
             return Ok(());
         };
-        let (stream, count) = (&self.columns.stream, params.count);
+        let count = params.count;
         let engine = &self.columns.engine;
         let few = count <= SEEDS_PER_MULTIPROCESSOR * engine.multiprocessors();
         let (name, blocks) = match few || widest > NARROW {
@@ -292,7 +293,7 @@ impl Streams {
         let config = LaunchConfig::new(blocks, FINALIZE_THREADS);
         // SAFETY: the parameters are the kernel's; the jobs, and the memory that they name, are the caller's until the kernel is
         // done; the sums are ours, freed on this stream.
-        Ok(unsafe { kernel.launch(stream, &config, (ByValue(params),)) }?)
+        unsafe { self.columns.launch(Piece::Finalize, &kernel, &config, (ByValue(params),)) }
     }
 }
 
@@ -300,6 +301,11 @@ impl BackwardState {
     /// The column sums of the latest pass, [groups][columns] and maybe more.
     pub(super) fn sums_mut(&mut self) -> Option<&mut DeviceBuffer<ColumnTotals>> {
         self.sums.as_mut()
+    }
+
+    /// Notes that the passes of a graph have counted.
+    pub(super) fn note_counts(&mut self) {
+        self.cuts.note_counts();
     }
 
     /// Moves what the passes have counted to the seeds' totals. Queued.
@@ -343,13 +349,15 @@ impl BackwardState {
 /// The address of a buffer of at least `len` elements, kept or made anew; what was in it may be lost.
 fn grown<T: DeviceCopy>(
     buffer: &mut Option<DeviceBuffer<T>>,
-    stream: &Stream,
+    columns: &Columns,
     len: usize,
 ) -> Result<u64, CudaError> {
     if let Some(kept) = buffer.as_ref().filter(|buffer| buffer.len() >= len) {
         return Ok(kept.address());
     }
-    let new = DeviceBuffer::unwritten(stream, len)?;
+    columns.residents.settle();
+    let new = DeviceBuffer::unwritten(&columns.stream, len)?;
+    columns.changed();
     Ok(buffer.insert(new).address())
 }
 

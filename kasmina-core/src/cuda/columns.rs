@@ -1,13 +1,15 @@
 //! What every streaming pass of a layer reads of it on the device: column programs and flags, bounds, who is watched.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use kasmina_sys::{DeviceBuffer, Stream};
+use kasmina_sys::{DeviceBuffer, Kernel, KernelArguments, LaunchConfig, Stream};
 
 use super::engine::Engine;
 use super::error::CudaError;
 use super::executor::Residents;
 use super::params::RawBounds;
+use super::tape::{Piece, Tape};
 use super::uploads::Uploads;
 use crate::SeedLayout;
 
@@ -34,7 +36,16 @@ pub(super) struct Columns {
     pub(super) uploads: Uploads,
     /// One byte a seed: whether it is measured; `None` while all are.
     pub(super) watched: Option<DeviceBuffer<u8>>,
+    /// Where the passes' launches go.
+    pub(super) tape: Tape,
+    /// Tells layers apart, for as long as the process lives.
+    pub(super) id: u64,
+    /// Grows whenever launches that were written down before may not be right any more: memory that they name was made anew, or a
+    /// list that they read, or what they are chosen by.
+    revision: AtomicU64,
 }
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Columns {
     /// All columns copied, nothing guarded, all seeds watched.
@@ -57,7 +68,35 @@ impl Columns {
             saturated: DeviceBuffer::zeroed(stream, 1)?,
             uploads: Uploads::new(stream.context())?,
             watched: None,
+            tape: Tape::default(),
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            revision: AtomicU64::new(0),
         })
+    }
+
+    /// Notes that launches that were written down before may not be right any more.
+    pub(super) fn changed(&self) {
+        self.revision.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Grows with each such note.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Relaxed)
+    }
+
+    /// Queues a kernel of a pass, or writes it down.
+    ///
+    /// # Safety
+    /// As for [`Kernel::launch`]; of what is written down, whoever launches it vouches for that.
+    pub(super) unsafe fn launch<A: KernelArguments>(
+        &self,
+        piece: Piece,
+        kernel: &Kernel<A>,
+        config: &LaunchConfig,
+        arguments: A,
+    ) -> Result<(), CudaError> {
+        // SAFETY: by the caller's word.
+        unsafe { self.tape.launch(&self.stream, piece, kernel, config, arguments) }
     }
 
     /// Whether any column has a flag among `bits`.

@@ -1,10 +1,11 @@
 //! Cuts in use by a layer's streaming passes, with what belongs to each on the device: tile flags, and the accumulators in which
 //! blocks count from launch to launch. Everything here is queued; nothing waits.
 
-use kasmina_sys::{ByValue, DeviceBuffer, DeviceCopy, LaunchConfig};
+use kasmina_sys::{ByValue, DeviceBuffer, DeviceCopy, KernelCall, LaunchConfig};
 use kasmina_telemetry::ChunkStats;
 
 use super::columns::Columns;
+use super::engine::Engine;
 use super::error::CudaError;
 use super::geometry::Geometry;
 use super::params::RawGradientStats;
@@ -96,6 +97,7 @@ impl<R: Record> Cuts<R> {
         let mut cut = match found {
             Some(at) => self.kept.remove(at),
             None => {
+                columns.changed();
                 if self.kept.len() >= KEPT {
                     columns.residents.settle();
                     self.collect(columns, totals)?;
@@ -122,6 +124,13 @@ impl<R: Record> Cuts<R> {
     pub(super) fn counted(&self) -> impl Iterator<Item = (u64, Geometry)> + '_ {
         let counted = self.kept.iter().filter(|cut| cut.counted);
         counted.map(|cut| (cut.accumulators(), cut.geometry))
+    }
+
+    /// Notes that passes have counted that were not queued one by one.
+    pub(super) fn note_counts(&mut self) {
+        for cut in &mut self.kept {
+            cut.counted |= cut.accumulators.is_some();
+        }
     }
 
     /// Adds what all cuts hold to the seeds' totals, and empties them.
@@ -151,6 +160,7 @@ impl<R: Record> Cut<R> {
                 let records = DeviceBuffer::unwritten(&columns.stream, self.geometry.records())?;
                 empty(columns, &records)?;
                 self.accumulators = Some(records);
+                columns.changed();
             }
             self.counted = true;
         }
@@ -165,6 +175,12 @@ impl<R: Record> Cut<R> {
         }
         Ok(())
     }
+}
+
+/// A launch that does nothing: no records become empty ones. It stands where a graph has room for what does not run yet.
+pub(super) fn nothing(engine: &Engine) -> Result<KernelCall, CudaError> {
+    let kernel = engine.kernel::<Empty>(IMAGE, <ChunkStats as Record>::EMPTY)?;
+    Ok(kernel.call(&LaunchConfig::new(1, THREADS), (0, 0))?)
 }
 
 /// Makes every record an empty one. Queued.

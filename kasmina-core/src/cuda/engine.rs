@@ -224,6 +224,11 @@ impl Engine {
         self.multiprocessors
     }
 
+    /// What the code that runs was compiled for, at most the device's own.
+    pub(super) fn capability(&self) -> ComputeCapability {
+        self.capability
+    }
+
     /// Shared memory that a block can have, in bytes.
     pub(super) fn shared_bytes(&self) -> u32 {
         self.shared_bytes

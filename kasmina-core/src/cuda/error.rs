@@ -4,6 +4,8 @@ use super::executor::ExecutorError;
 use kasmina_sys::{CUresult, Error, Unavailable};
 use kasmina_tma::{EncodeError, LoadPath, NotPossible, Violation};
 
+use super::step_graph::StepGraphError;
+
 /// An error of the GPU backend. After one, what was on the device before the call is as it was, unless the device itself
 /// failed ([`kasmina_sys::Error::Call`] with a code that says so).
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -75,6 +77,9 @@ pub enum CudaError {
         /// The greatest.
         limit: usize,
     },
+    /// A step that a graph cannot replay.
+    #[error(transparent)]
+    StepGraph(#[from] StepGraphError),
     /// Two matrices of a call disagree, or one does not fit the layer.
     #[error("{what} is [{}, {}], but [{}, {}] is needed", found.0, found.1, needed.0, needed.1)]
     Shape {

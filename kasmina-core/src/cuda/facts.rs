@@ -4,9 +4,7 @@
 use kasmina_sys::KernelArguments;
 
 use super::variants::{BackwardVariant, ForwardVariant, backward_image, forward_image};
-use super::{
-    backward, cuts, engine, executor, hand_over, matrices, seeds, stencil, whole_input,
-};
+use super::{backward, cuts, engine, executor, hand_over, matrices, seeds, stencil, whole_input};
 
 /// A kernel of the streaming tables.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,6 +17,7 @@ use super::layer::ResidentCollect;
 use super::loading;
 use super::matrix::{DeviceMatMut, DeviceMatRef};
 use super::params::{COMPUTE, ForwardParams, RawBounds, RawGradientStats};
+use super::tape::Piece;
 use super::tune::{self, Key, Pass, TuneReport, TuningSource, Variant, Work};
 use super::variants::{Counting, ForwardVariant, element_bytes};
 use crate::lower::{Lowered, Plan};
@@ -201,6 +202,12 @@ impl Streams {
         chunks.chain(gradients).collect()
     }
 
+    /// Notes that the passes of a graph have counted.
+    pub(super) fn note_counts(&mut self) {
+        self.cuts.note_counts();
+        self.backward.note_counts();
+    }
+
     /// Outputs so far that did not fit their type. Waits for the passes queued before.
     ///
     /// # Errors
@@ -320,8 +327,9 @@ impl Streams {
             LoadPath::TensorMap => (self.map(&x, &geometry)?, self.map(&y, &geometry)?),
             _ => (TensorMap::ZERO, TensorMap::ZERO),
         };
-        // Kernels are not joined with their buffers' streams by themselves.
-        for home in homes {
+        // Kernels are not joined with their buffers' streams by themselves; what is written down, whoever launches it joins.
+        let joined = if self.columns.tape.is_recording() { &homes[..0] } else { &homes[..] };
+        for home in joined {
             self.columns.stream.join(home)?;
         }
         let launched = match &kernel {
@@ -329,14 +337,15 @@ impl Streams {
             // as its frees are queued on streams that are joined with this one, before and after; the layout of the shared
             // memory is what `shared_bytes` counts.
             ForwardKernel::BulkTensor(kernel) => unsafe {
-                kernel.launch(&self.columns.stream, &config, (maps.0, maps.1, ByValue(params)))
+                let arguments = (maps.0, maps.1, ByValue(params));
+                self.columns.launch(Piece::Stream, kernel, &config, arguments)
             },
             // SAFETY: as above.
             ForwardKernel::Plain(kernel) => unsafe {
-                kernel.launch(&self.columns.stream, &config, (ByValue(params),))
+                self.columns.launch(Piece::Stream, kernel, &config, (ByValue(params),))
             },
         };
-        for home in homes {
+        for home in joined {
             home.join(&self.columns.stream)?;
         }
         launched?;
@@ -400,6 +409,10 @@ impl Streams {
         y: &DeviceMatRef<'_, T>,
     ) -> Result<(), CudaError> {
         let elements = x.shape().0 * x.shape().1;
+        let (to, from) = (y.data().address(), x.data().address());
+        if self.columns.tape.copy(to, from, elements * size_of::<T>()) {
+            return Ok(());
+        }
         let from = x.data().slice(..elements)?;
         // SAFETY: the caller holds `y` exclusively for this call.
         let mut to =

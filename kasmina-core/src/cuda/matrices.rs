@@ -3,7 +3,7 @@
 //!
 //! How rows are cut is in `matrix_work`, what the kernels do in `kernels/matrix_*.cuh`.
 
-use kasmina_sys::{ByValue, DeviceBuffer, Kernel, LaunchConfig, Stream};
+use kasmina_sys::{ByValue, DeviceBuffer, Kernel, LaunchConfig};
 
 use super::backward::BackwardViews;
 use super::columns::Columns;
@@ -12,6 +12,7 @@ use super::job::{JobList, View};
 use super::matrix_work::{
     Item, ItemSums, MatrixParams, MergeItem, MergeParams, Pass, Share, Work, shares,
 };
+use super::tape::Piece;
 use crate::DType;
 
 /// Threads of a block, `kThreads`.
@@ -120,6 +121,7 @@ fn prepare<'a>(
     if !fits {
         // Freed first: two of them may be too many.
         *kept = None;
+        columns.changed();
         *kept = Some(Prepared::new(columns, pass, dtype, jobs, rows)?);
     }
     Ok(kept.as_ref())
@@ -171,7 +173,7 @@ impl Prepared {
             return Ok(());
         }
         let needed = to_len(self.slice.saturating_mul(self.blocks.into()));
-        let scratch = at_least(scratch, &columns.stream, needed)?;
+        let scratch = at_least(scratch, columns, needed)?;
         let address = |view: Option<View>| view.map_or((0, 0), |view| (view.address, view.pitch));
         let (grad_y, grad_y_pitch) = address(operands.grad_y);
         let (out, out_pitch) = address(operands.out);
@@ -196,7 +198,7 @@ impl Prepared {
         let config = LaunchConfig::new(self.blocks, THREADS);
         // SAFETY: the parameters are the kernel's; the lists were made for these jobs and rows; every address is of memory that
         // belongs to this stream, or that the caller has joined with it, and lives until what is queued is done.
-        Ok(unsafe { self.kernel.launch(&columns.stream, &config, (ByValue(params),)) }?)
+        unsafe { columns.launch(Piece::Matrices, &self.kernel, &config, (ByValue(params),)) }
     }
 
     /// Adds the items' gradients to the jobs'.
@@ -216,21 +218,22 @@ impl Prepared {
         let blocks = u32::try_from(self.merges.len()).unwrap_or(u32::MAX);
         let config = LaunchConfig::new(blocks, THREADS);
         // SAFETY: as above; the items' results were queued on the same stream before.
-        Ok(unsafe { kernel.launch(&columns.stream, &config, (ByValue(params),)) }?)
+        unsafe { columns.launch(Piece::MatrixMerge, &kernel, &config, (ByValue(params),)) }
     }
 }
 
 /// The address of a buffer of at least `len` floats, which need not be kept from call to call.
 fn at_least(
     kept: &mut Option<DeviceBuffer<f32>>,
-    stream: &Stream,
+    columns: &Columns,
     len: usize,
 ) -> Result<u64, CudaError> {
     if let Some(buffer) = kept.as_ref().filter(|buffer| buffer.len() >= len) {
         return Ok(buffer.address());
     }
     *kept = None;
-    Ok(kept.insert(DeviceBuffer::unwritten(stream, len)?).address())
+    columns.changed();
+    Ok(kept.insert(DeviceBuffer::unwritten(&columns.stream, len)?).address())
 }
 
 /// A length; what no memory has room for is refused when it is allocated.

@@ -26,6 +26,8 @@ mod rehearsal;
 mod seeds;
 mod stencil;
 mod stencil_cut;
+mod step_graph;
+mod tape;
 #[doc(hidden)]
 pub mod testing;
 mod testing_bench;
@@ -41,8 +43,8 @@ pub use backward::{Backward, BackwardReport};
 pub use engine::Engine;
 pub use error::CudaError;
 pub use executor::{
-    ExecutorError, ExecutorOptions, ExecutorReport, PersistentExecutor, Priority, SharedLayer,
-    SharedMatrix, Step, StepBuilder, Ticket,
+    ExecutorError, ExecutorOptions, ExecutorReport, PersistentExecutor, Priority, ResidentStep,
+    ResidentStepBuilder, SharedLayer, SharedMatrix, Ticket,
 };
 #[doc(hidden)]
 pub use facts::{StreamingKernel, argument_bytes, streaming_kernels};
@@ -53,6 +55,10 @@ pub use layer::{CudaLayer, LayerReport, OptimizerSummary, PublishOutcome, Publis
 pub use matrix::{DeviceMatMut, DeviceMatRef};
 #[doc(hidden)]
 pub use rehearsal::{Found, Rehearsal};
+pub use step_graph::{
+    Instantiation, LayerStep, Room, Step, StepGraph, StepGraphError, StepGraphOptions,
+    StepGraphReport,
+};
 #[doc(hidden)]
 pub use testing_bench::TwoReadsOneWrite;
 #[doc(hidden)]

@@ -7,6 +7,7 @@ use super::columns::Columns;
 use super::engine::Engine;
 use super::error::CudaError;
 use super::job::JobList;
+use super::tape::{Piece, Tape};
 pub(super) use super::whole_input::{StrictScratch, count_histograms, strict_bounds};
 use crate::AdamW;
 
@@ -86,7 +87,7 @@ pub(super) fn lower(
     let config = LaunchConfig::new(blocks, LOWER_THREADS);
     // SAFETY: `changed` has `count` indices, of which the kernel takes those below `all`; the jobs' parameters, taps and columns
     // are live, and all of it is of this stream.
-    Ok(unsafe { kernel.launch(&columns.stream, &config, arguments) }?)
+    unsafe { columns.launch(Piece::Lower, &kernel, &config, arguments) }
 }
 
 /// `AdamW` of `kernels/kasmina_adamw.cuh`.
@@ -131,17 +132,65 @@ const SHARING_BLOCKS: u32 = 2048;
 /// Seeds above which a block takes one for each of its warps.
 const MANY: u32 = 2048;
 
-/// One AdamW update of each of the `count` [`OptimizerJob`]s at the device address `jobs`. The numbers are valid. Queued.
+/// The most parameters that one block updates in one piece: `kBlockMost` of `kernels/seed_adamw.cuh`. Seeds with more are large.
+pub(super) const BLOCK_MOST: u64 = 8192;
+
+/// What the optimizer steps: [`OptimizerJob`]s on the device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OptimizerJobs {
+    /// Their address.
+    pub(super) list: u64,
+    pub(super) count: u32,
+    /// The most parameters among them.
+    pub(super) most: u64,
+}
+
+/// Whether several blocks share each large seed of as many seeds as these, unless somebody captures the stream.
+pub(super) fn may_share(engine: &Engine, seeds: usize) -> bool {
+    seeds <= MOST_SHARED as usize && matches!(engine.context().allocator(), Allocator::Pool(_))
+}
+
+/// Device memory of the blocks that share large seeds, kept from step to step.
+#[derive(Debug, Default)]
+pub(super) struct LargeSeeds {
+    found: Option<DeviceBuffer<u8>>,
+    /// How often it was made.
+    pub(super) made: u64,
+}
+
+impl LargeSeeds {
+    /// The address of a place for each of `count` seeds' findings; `None` where there is no room to be had without waiting, or
+    /// none that a capture may have.
+    fn places(
+        &mut self,
+        engine: &Engine,
+        stream: &Stream,
+        count: u32,
+    ) -> Result<Option<u64>, CudaError> {
+        let bytes = count as usize * LARGE_SEED_BYTES;
+        if let Some(found) = self.found.as_ref().filter(|found| found.len() >= bytes) {
+            return Ok(Some(found.address()));
+        }
+        if !may_share(engine, count as usize) || stream.is_capturing()? {
+            return Ok(None);
+        }
+        self.made += 1;
+        Ok(Some(self.found.insert(DeviceBuffer::unwritten(stream, bytes)?).address()))
+    }
+}
+
+/// One AdamW update of each of the jobs. The numbers are valid. Queued, or written down.
 ///
-/// The same bits in every run and whatever the other seeds are. While the stream is captured, or where device memory comes from
-/// no pool, each seed has one block, as what several would share is allocated for the call.
+/// The same bits in every run and whatever the other seeds are. A large seed has one block where there are very many seeds, where
+/// device memory comes from no pool, and while the stream is captured by somebody: several would share memory.
 pub(super) fn optimizer_step(
     engine: &Engine,
-    stream: &Stream,
-    jobs: u64,
-    count: u32,
+    (stream, tape): (&Stream, &Tape),
+    large: &mut LargeSeeds,
+    jobs: OptimizerJobs,
     adamw: &AdamW,
 ) -> Result<(), CudaError> {
+    let OptimizerJobs { list, count, most } = jobs;
     if count == 0 {
         return Ok(());
     }
@@ -150,29 +199,28 @@ pub(super) fn optimizer_step(
     let threads = ADAMW_THREADS;
     let small = engine.kernel::<AdamWSmall>(SEEDS, "kasmina_adamw")?;
     let config = LaunchConfig::new(count.div_ceil(per_block), threads);
+    let arguments = (list, count, per_block, settings);
     // SAFETY: there are `count` jobs, whose memory is live, of this stream, and no other job's.
-    unsafe { small.launch(stream, &config, (jobs, count, per_block, settings)) }?;
-
-    let pooled = matches!(engine.context().allocator(), Allocator::Pool(_));
-    if count > MOST_SHARED || !pooled || stream.is_capturing()? {
-        let alone = engine.kernel::<AdamWAlone>(SEEDS, "kasmina_adamw_alone")?;
-        let blocks = count.min(engine.multiprocessors() * 4);
-        // SAFETY: as above.
-        return Ok(unsafe {
-            alone.launch(stream, &LaunchConfig::new(blocks, threads), (jobs, count, settings))
-        }?);
+    unsafe { tape.launch(stream, Piece::AdamW, &small, &config, arguments) }?;
+    if most <= BLOCK_MOST {
+        return Ok(());
     }
-    let found = DeviceBuffer::<u8>::unwritten(stream, count as usize * LARGE_SEED_BYTES)?;
+
+    let Some(found) = large.places(engine, stream, count)? else {
+        let alone = engine.kernel::<AdamWAlone>(SEEDS, "kasmina_adamw_alone")?;
+        let config = LaunchConfig::new(count.min(engine.multiprocessors() * 4), threads);
+        let arguments = (list, count, settings);
+        // SAFETY: as above.
+        return unsafe { tape.launch(stream, Piece::AdamWAlone, &alone, &config, arguments) };
+    };
     let measure = engine.kernel::<AdamWMeasure>(SEEDS, "kasmina_adamw_measure")?;
     let check = engine.kernel::<AdamWShared>(SEEDS, "kasmina_adamw_check")?;
     let apply = engine.kernel::<AdamWShared>(SEEDS, "kasmina_adamw_apply")?;
     let config = LaunchConfig::new([(SHARING_BLOCKS / count).clamp(1, SLICES), count], threads);
-    let found = found.address();
-    // SAFETY: as above, and `found` has a place for each job's findings; it is freed on this stream, after the kernels.
+    // SAFETY: as above, and `found` has a place for each job's findings, which only work of this stream touches.
     unsafe {
-        measure.launch(stream, &config, (jobs, found))?;
-        check.launch(stream, &config, (jobs, found, settings))?;
-        apply.launch(stream, &config, (jobs, found, settings))?;
+        tape.launch(stream, Piece::AdamWMeasure, &measure, &config, (list, found))?;
+        tape.launch(stream, Piece::AdamWCheck, &check, &config, (list, found, settings))?;
+        tape.launch(stream, Piece::AdamWApply, &apply, &config, (list, found, settings))
     }
-    Ok(())
 }

@@ -10,6 +10,7 @@ use super::job::{
     JobList, KIND_CONV_FILTER, ROLE_PATH, ROLE_RECONSTRUCTION, ROLE_STRAIGHT_THROUGH, SeedJob, View,
 };
 use super::stencil_cut::{Direction, Shape, THREADS, most_taps};
+use super::tape::Piece;
 use crate::DType;
 
 /// `StencilParams` of `kernels/stencil_pipeline.cuh`; addresses are the device's.
@@ -90,6 +91,7 @@ impl WorkList {
         }
         // A list that was queued only in part is not taken for the one on the device.
         self.host.clear();
+        columns.changed();
         let stream = &columns.stream;
         let mut device = match self.device.take() {
             Some(device) if device.len() == self.found.len() => device,
@@ -194,9 +196,11 @@ impl Stencils {
         if direction == Direction::Backward && cut.parts > 1 {
             let sums = count as usize * cut.parts as usize * (most_taps(taps) as usize + 1);
             partials = at_least(&mut self.partials, sums, |n| {
+                columns.changed();
                 DeviceBuffer::unwritten(&columns.stream, n)
             })?;
             arrivals = at_least(&mut self.arrivals, count as usize, |n| {
+                columns.changed();
                 DeviceBuffer::zeroed(&columns.stream, n)
             })?;
         }
@@ -229,7 +233,7 @@ impl Stencils {
         let config = LaunchConfig::new(cut.grid, THREADS).shared_bytes(cut.shared_bytes);
         // SAFETY: the parameters are the kernel's; the caller joined the stream with the homes of the matrices and jobs, and
         // everything else is freed on the stream itself; the cut stays within the matrices and counts the shared memory.
-        Ok(unsafe { kernel.launch(&columns.stream, &config, (ByValue(params),)) }?)
+        unsafe { columns.launch(Piece::Filters, &kernel, &config, (ByValue(params),)) }
     }
 }
 

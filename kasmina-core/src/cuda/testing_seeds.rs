@@ -16,7 +16,8 @@ use super::job::{
 };
 use super::matrix::DeviceMatRef;
 use super::params::RawBounds;
-use super::seeds::{self, OptimizerJob, OptimizerRecord, StrictScratch};
+use super::seeds::{self, LargeSeeds, OptimizerJob, OptimizerJobs, OptimizerRecord, StrictScratch};
+use super::tape::Tape;
 use crate::lifecycle::OptimizerState;
 use crate::optimizer::SkipReason;
 use crate::{
@@ -214,6 +215,8 @@ pub struct OptimizerDoor {
     results: DeviceBuffer<SeedResult>,
     records: DeviceBuffer<OptimizerRecord>,
     jobs: DeviceBuffer<OptimizerJob>,
+    most: u64,
+    large: LargeSeeds,
 }
 
 impl OptimizerDoor {
@@ -251,6 +254,8 @@ impl OptimizerDoor {
             .collect();
         Ok(Self {
             jobs: DeviceBuffer::from_host(stream, &jobs)?,
+            most: jobs.iter().map(|job| job.count).max().unwrap_or(0),
+            large: LargeSeeds::default(),
             engine: Arc::clone(engine),
             stream: stream.clone(),
             parameters,
@@ -271,8 +276,10 @@ impl OptimizerDoor {
         let mut result = SeedResult::default();
         result.alpha = alpha;
         self.results.copy_from_host(&vec![result; self.results.len()])?;
-        let count = self.jobs.len() as u32;
-        seeds::optimizer_step(&self.engine, &self.stream, self.jobs.address(), count, adamw)
+        let (list, count) = (self.jobs.address(), self.jobs.len() as u32);
+        let jobs = OptimizerJobs { list, count, most: self.most };
+        let onto = (&self.stream, &Tape::default());
+        seeds::optimizer_step(&self.engine, onto, &mut self.large, jobs, adamw)
     }
 
     /// The memory now.

@@ -1,13 +1,14 @@
 //! The two kernels that read the whole input apart from the streaming pass: strict bounds and histograms.
 
 use bytemuck::{Pod, Zeroable};
-use kasmina_sys::{ByValue, DeviceBuffer, Kernel, KernelArguments, LaunchConfig, Stream};
+use kasmina_sys::{ByValue, DeviceBuffer, Kernel, KernelArguments, LaunchConfig};
 
 use super::columns::Columns;
 use super::error::CudaError;
 use super::geometry::{PACKET_BYTES, ROWS, WORKERS};
 use super::job::View;
 use super::params::RawBounds;
+use super::tape::Piece;
 use crate::{DType, SeedLayout};
 
 /// The fatbin of these kernels.
@@ -112,6 +113,7 @@ pub(super) fn strict_bounds(
     if scratch.kept.is_none() {
         let partials = DeviceBuffer::unwritten(&columns.stream, most as usize)?;
         scratch.kept = Some((partials, DeviceBuffer::zeroed(&columns.stream, 1)?));
+        columns.changed();
     }
     // Just made where it was not there.
     let Some((partials, arrivals)) = &scratch.kept else { return Ok(()) };
@@ -134,7 +136,8 @@ pub(super) fn strict_bounds(
         padding: 0,
     };
     let blocks = cut.units.clamp(1, most.into()) as u32;
-    launch(&kernel, &columns.stream, &LaunchConfig::new(blocks, WORKERS), (ByValue(params),))
+    let config = LaunchConfig::new(blocks, WORKERS);
+    launch(&kernel, columns, Piece::StrictBounds, &config, (ByValue(params),))
 }
 
 /// `HistogramParams` of `kernels/whole_input.cuh`.
@@ -237,19 +240,20 @@ pub(super) fn count_histograms(
     let kernel = columns.engine.kernel::<HistogramOf>(WHOLE_INPUT, &name)?;
     let config =
         LaunchConfig::new(blocks, WORKERS).shared_bytes(seeds_per_tile * PARTIAL_HISTOGRAM_BYTES);
-    launch(&kernel, &columns.stream, &config, (ByValue(params),))
+    launch(&kernel, columns, Piece::Histograms, &config, (ByValue(params),))
 }
 
 /// Queues a kernel that reads a whole input. The views, and what the results go to, are of the caller's stream.
 fn launch<A: KernelArguments>(
     kernel: &Kernel<A>,
-    stream: &Stream,
+    columns: &Columns,
+    piece: Piece,
     config: &LaunchConfig,
     arguments: A,
 ) -> Result<(), CudaError> {
     // SAFETY: the parameters are the kernel's own; the memory behind their addresses lives until the kernel is done, as its frees
     // are queued on streams that the caller has joined with this one.
-    Ok(unsafe { kernel.launch(stream, config, arguments) }?)
+    unsafe { columns.launch(piece, kernel, config, arguments) }
 }
 
 fn element_bytes(dtype: DType) -> u32 {

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use kasmina_core::cuda::executor::launch_plainly;
 use kasmina_core::cuda::{
     CudaError, CudaLayer, Engine, ExecutorError, ExecutorOptions, PersistentExecutor, Priority,
-    SharedLayer, SharedMatrix, Step, StepBuilder,
+    ResidentStep, ResidentStepBuilder, SharedLayer, SharedMatrix,
 };
 use kasmina_core::{
     Blueprint, Element, ForwardOptions, InitialSeed, Layer, MatMut, MatRef, Objective, SeedLayout,
@@ -147,7 +147,7 @@ fn random_programs(device: Device) -> Result<(), Failed> {
 struct World<T: Element> {
     layers: Vec<SharedLayer>,
     matrices: Vec<SharedMatrix<T>>,
-    step: Step,
+    step: ResidentStep,
 }
 
 fn world<T: Element>(
@@ -174,7 +174,7 @@ fn world<T: Element>(
         matrix.write(&values)?;
         matrices.push(matrix);
     }
-    let mut step = StepBuilder::new();
+    let mut step = ResidentStepBuilder::new();
     let options = ForwardOptions::new().inference();
     for _ in 0..case.items {
         let layer = &layers[draw.below(layers.len())];
@@ -238,7 +238,7 @@ fn counter(
     engine: &Arc<Engine>,
     stream: &Stream,
     columns: usize,
-) -> Result<(SharedLayer, SharedMatrix<f32>, Step), Failed> {
+) -> Result<(SharedLayer, SharedMatrix<f32>, ResidentStep), Failed> {
     let layout = SeedLayout::new(columns, columns)?;
     let seed = InitialSeed {
         state: State::Fossilized,
@@ -254,7 +254,7 @@ fn counter(
         .build()?;
     let layer = shared(&layer, engine, stream)?;
     let x = SharedMatrix::<f32>::zeroed(stream, 4, columns)?;
-    let mut step = StepBuilder::new();
+    let mut step = ResidentStepBuilder::new();
     step.forward(&layer, &x, &x, &ForwardOptions::new().inference())?;
     stream.synchronize()?;
     Ok((layer, x, step.build()?))
@@ -465,7 +465,7 @@ fn streams_and_graphs(device: Device) -> Result<(), Failed> {
     let large = SharedMatrix::<f32>::zeroed(&stream, 4096, 8192)?;
     let other = SharedMatrix::<f32>::zeroed(&stream, 4096, 8192)?;
     let wide = shared(&Layer::builder(SeedLayout::new(8192, 64)?).build()?, &engine, &stream)?;
-    let mut copies = StepBuilder::new();
+    let mut copies = ResidentStepBuilder::new();
     copies.forward(&wide, &large, &other, &ForwardOptions::new())?;
     let by_launches =
         PersistentExecutor::new(&engine, ExecutorOptions::new().by_launches("a test"))?;
@@ -518,7 +518,7 @@ fn changes(device: Device) -> Result<(), Failed> {
         SharedMatrix::<f32>::zeroed(&stream, rows, hidden)?,
         SharedMatrix::<f32>::zeroed(&stream, rows, hidden)?,
     );
-    let mut step = StepBuilder::new();
+    let mut step = ResidentStepBuilder::new();
     step.forward(&gpu, &x, &y, &ForwardOptions::new().inference())?;
     let step = step.build()?;
     for round in 0..many(60).min(60) {
@@ -587,7 +587,7 @@ fn launches(device: Device) -> Result<(), Failed> {
     let mut draw = Draw(3);
     let values: Vec<f32> = (0..5 * 64).map(|_| draw.value(false)).collect();
     x.write(&values)?;
-    let mut step = StepBuilder::new();
+    let mut step = ResidentStepBuilder::new();
     step.forward(&gpu, &x, &y, &ForwardOptions::new())?;
     let executor = PersistentExecutor::new(&engine, ExecutorOptions::new())?;
     executor.submit(&step.build()?)?.wait()?;

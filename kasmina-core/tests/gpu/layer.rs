@@ -19,22 +19,22 @@ pub(crate) const TESTS: &[(&str, Body)] =
 
 /// A life: everything else is drawn from `values`.
 #[derive(Clone, Debug)]
-struct Case {
-    rows: usize,
-    hidden: usize,
-    chunk: usize,
-    dtype: usize,
-    mode: StabilityMode,
+pub(crate) struct Case {
+    pub(crate) rows: usize,
+    pub(crate) hidden: usize,
+    pub(crate) chunk: usize,
+    pub(crate) dtype: usize,
+    pub(crate) mode: StabilityMode,
     /// How many of eight seeds own parameters.
-    owning: u64,
-    wild: bool,
-    telemetry: usize,
-    scope: usize,
-    epochs: usize,
-    values: u64,
+    pub(crate) owning: u64,
+    pub(crate) wild: bool,
+    pub(crate) telemetry: usize,
+    pub(crate) scope: usize,
+    pub(crate) epochs: usize,
+    pub(crate) values: u64,
 }
 
-fn case() -> impl Strategy_<Value = Case> {
+pub(crate) fn case() -> impl Strategy_<Value = Case> {
     let sizes = (1usize..60, prop_oneof![2 => 1usize..80, 2 => (1usize..20).prop_map(|n| 16 * n)])
         .prop_flat_map(|(rows, hidden)| {
             let chunk = prop_oneof![1 => 1..=hidden, 2 => (0u32..7).prop_map(move |k| (1 << k).min(hidden))];
@@ -89,7 +89,7 @@ fn strategy(draw: &mut Draw) -> Strategy {
     }
 }
 
-fn layer(case: &Case, draw: &mut Draw) -> Result<Layer, Failed> {
+pub(crate) fn layer(case: &Case, draw: &mut Draw) -> Result<Layer, Failed> {
     let layout = SeedLayout::new(case.hidden, case.chunk)?;
     let config =
         LifecycleConfig { stabilization_steps: 1, embargo_epochs: 1, ..LifecycleConfig::default() };
@@ -138,7 +138,7 @@ fn layer(case: &Case, draw: &mut Draw) -> Result<Layer, Failed> {
     Ok(builder.build()?)
 }
 
-fn options(layer: &Layer, draw: &mut Draw) -> ForwardOptions {
+pub(crate) fn options(layer: &Layer, draw: &mut Draw) -> ForwardOptions {
     let mut options = ForwardOptions::new();
     let grown: Vec<usize> = layer.lifecycle().grown_seeds().map(|(seed, _)| seed).collect();
     for seed in grown {
@@ -154,7 +154,11 @@ fn options(layer: &Layer, draw: &mut Draw) -> ForwardOptions {
 }
 
 /// The next command of a seed's life, now and then a drastic one.
-fn command(layer: &Layer, seed: usize, draw: &mut Draw) -> Result<Option<Command>, Failed> {
+pub(crate) fn command(
+    layer: &Layer,
+    seed: usize,
+    draw: &mut Draw,
+) -> Result<Option<Command>, Failed> {
     let drastic = draw.next().is_multiple_of(5);
     if draw.next().is_multiple_of(3) {
         return Ok(None);

@@ -16,6 +16,9 @@ mod reference;
 mod saturation;
 mod seeds;
 mod stencil;
+mod step_graph;
+mod step_lives;
+mod step_twins;
 mod tuning;
 mod whole_input;
 
@@ -37,6 +40,8 @@ fn main() -> ExitCode {
         saturation::TESTS,
         seeds::TESTS,
         stencil::TESTS,
+        step_graph::TESTS,
+        step_lives::TESTS,
         tuning::TESTS,
         whole_input::TESTS,
     ]

@@ -77,6 +77,13 @@ pub(crate) const FUNCTIONS: &[(&str, u32)] = &[
     // Graphs.
     ("cuGraphGetNodes", 10000),
     ("cuGraphDestroy", 10000),
+    ("cuGraphCreate", 10000),
+    ("cuGraphAddKernelNode", 12000),
+    ("cuGraphAddMemcpyNode", 10000),
+    ("cuGraphAddDependencies", 12030),
+    ("cuGraphExecKernelNodeSetParams", 12000),
+    ("cuGraphExecMemcpyNodeSetParams", 10020),
+    ("cuGraphNodeSetEnabled", 11060),
     ("cuGraphInstantiateWithFlags", 11040),
     ("cuGraphExecUpdate", 12000),
     ("cuGraphExecDestroy", 10000),

@@ -1,6 +1,7 @@
 //! What only a real device can show.
 
 mod arguments;
+mod chain;
 mod graph;
 mod launch;
 mod memory;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         resources::TESTS,
         launch::TESTS,
         graph::TESTS,
+        chain::TESTS,
     ];
     // The probe of the package itself and the trial kernels: without either there is nothing to test.
     let kernels = [&kasmina_sys::KERNELS[..], &kasmina_gpu_test::KERNELS].concat();

@@ -133,6 +133,14 @@ impl Launched {
         }
     }
 
+    /// What the last launch of a graph that was put together by hand ran.
+    pub(crate) fn ran(&self) -> String {
+        // SAFETY: text with an end; no call runs.
+        unsafe { CStr::from_ptr(self.symbol(c"fake_ran").cast::<c_char>()) }
+            .to_string_lossy()
+            .into_owned()
+    }
+
     /// The reason that the next updates are refused with, 0 for none but their own.
     pub(crate) fn refuse_updates(&self, reason: i32) {
         // SAFETY: an integer; no call runs.

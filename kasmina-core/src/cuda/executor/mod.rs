@@ -1,7 +1,7 @@
 //! Passes without launches: a grid that stays on the device and is fed from a queue.
 //!
 //! A launch costs some microseconds, a step of a small layer less than one. [`PersistentExecutor`] keeps a grid resident, hands it
-//! [`Step`]s through page-locked memory, and tells by [`Ticket`]s when they are done. What makes this safe:
+//! [`ResidentStep`]s through page-locked memory, and tells by [`Ticket`]s when they are done. What makes this safe:
 //!
 //! * *It always ends.* After some milliseconds without work the grid ends by itself, and the next step starts it again. Nothing on the
 //!   device waits longer than the watchdog allows, and dropping the executor ends the grid.
@@ -16,7 +16,7 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use kasmina_core::cuda::{CudaLayer, Engine, ExecutorOptions, PersistentExecutor, SharedMatrix, StepBuilder};
+//! use kasmina_core::cuda::{CudaLayer, Engine, ExecutorOptions, PersistentExecutor, SharedMatrix, ResidentStepBuilder};
 //! use kasmina_core::{ForwardOptions, Layer, SeedLayout};
 //! use kasmina_sys::{Driver, Stream};
 //! use parking_lot::Mutex;
@@ -29,7 +29,7 @@
 //! let y = SharedMatrix::<f32>::zeroed(&stream, 32, 768)?;
 //!
 //! let executor = PersistentExecutor::new(&engine, ExecutorOptions::new())?;
-//! let mut step = StepBuilder::new();
+//! let mut step = ResidentStepBuilder::new();
 //! step.forward(&layer, &x, &y, &ForwardOptions::new())?;
 //! let step = step.build()?;
 //! for _ in 0..1000 {
@@ -66,7 +66,7 @@ pub use options::ExecutorOptions;
 pub use plain::launch_plainly;
 pub use queue::Priority;
 pub use report::ExecutorReport;
-pub use step::{SharedLayer, Step, StepBuilder};
+pub use step::{ResidentStep, ResidentStepBuilder, SharedLayer};
 pub use ticket::Ticket;
 
 pub(super) use grid::{RESIDENT_ARGUMENTS, RUN_ARGUMENTS};
@@ -176,7 +176,7 @@ impl PersistentExecutor {
     ///
     /// # Errors
     /// A pass of the step is refused, as by [`CudaLayer::forward`](super::CudaLayer::forward); the executor has failed; or the driver did.
-    pub fn submit(&self, step: &Step) -> Result<Ticket, CudaError> {
+    pub fn submit(&self, step: &ResidentStep) -> Result<Ticket, CudaError> {
         self.submit_with(step, Priority::default())
     }
 
@@ -184,7 +184,11 @@ impl PersistentExecutor {
     ///
     /// # Errors
     /// As [`PersistentExecutor::submit`].
-    pub fn submit_with(&self, step: &Step, priority: Priority) -> Result<Ticket, CudaError> {
+    pub fn submit_with(
+        &self,
+        step: &ResidentStep,
+        priority: Priority,
+    ) -> Result<Ticket, CudaError> {
         loop {
             match self.shared.submit(step, priority) {
                 Err(CudaError::Executor(ExecutorError::Full { .. })) => self.shared.wait_for_room(),
@@ -197,7 +201,7 @@ impl PersistentExecutor {
     ///
     /// # Errors
     /// [`ExecutorError::Full`], nothing changed; and those of [`PersistentExecutor::submit`].
-    pub fn try_submit(&self, step: &Step, priority: Priority) -> Result<Ticket, CudaError> {
+    pub fn try_submit(&self, step: &ResidentStep, priority: Priority) -> Result<Ticket, CudaError> {
         self.shared.submit(step, priority)
     }
 
@@ -206,7 +210,7 @@ impl PersistentExecutor {
     ///
     /// # Errors
     /// [`ExecutorError::ByLaunches`] for a step that the grid cannot run, and those of [`PersistentExecutor::submit`].
-    pub fn prepare(&self, step: &Step) -> Result<(), CudaError> {
+    pub fn prepare(&self, step: &ResidentStep) -> Result<(), CudaError> {
         self.shared.prepare(step)
     }
 
@@ -217,7 +221,7 @@ impl PersistentExecutor {
     ///
     /// # Errors
     /// [`ExecutorError::NotPrepared`], or the driver refused.
-    pub fn launch_on(&self, step: &Step, stream: &Stream) -> Result<(), CudaError> {
+    pub fn launch_on(&self, step: &ResidentStep, stream: &Stream) -> Result<(), CudaError> {
         self.shared.launch_on(step, stream)
     }
 
@@ -274,7 +278,11 @@ impl Shared {
         self.work.notify_all();
     }
 
-    fn submit(self: &Arc<Self>, step: &Step, priority: Priority) -> Result<Ticket, CudaError> {
+    fn submit(
+        self: &Arc<Self>,
+        step: &ResidentStep,
+        priority: Priority,
+    ) -> Result<Ticket, CudaError> {
         let step = &step.0;
         self.check_room()?;
         let mut layers = step.lock();
@@ -450,7 +458,7 @@ impl Shared {
         }
     }
 
-    fn prepare(&self, step: &Step) -> Result<(), CudaError> {
+    fn prepare(&self, step: &ResidentStep) -> Result<(), CudaError> {
         let step = &step.0;
         let mut layers = step.lock();
         match self.choose(step, &mut layers)? {
@@ -464,7 +472,7 @@ impl Shared {
         Ok(())
     }
 
-    fn launch_on(&self, step: &Step, stream: &Stream) -> Result<(), CudaError> {
+    fn launch_on(&self, step: &ResidentStep, stream: &Stream) -> Result<(), CudaError> {
         let device = step.0.device.lock();
         let Some(kept) = device.as_ref().filter(|kept| kept.executor == self.id) else {
             return Err(ExecutorError::NotPrepared.into());

@@ -9,7 +9,7 @@ use super::records::{
     CollectParams, Item, KIND_BACKWARD, KIND_COLLECT_CHUNKS, KIND_COLLECT_GRADIENTS, KIND_FINALIZE,
     KIND_FORWARD,
 };
-use super::{PersistentExecutor, Step};
+use super::{PersistentExecutor, ResidentStep};
 use crate::DType;
 use crate::cuda::backward::{self, Finalize, PlainBackward};
 use crate::cuda::cuts::Collect;
@@ -30,7 +30,7 @@ use crate::cuda::variants::{BackwardVariant, Counting, ForwardVariant, backward_
 #[doc(hidden)]
 pub unsafe fn launch_plainly(
     executor: &PersistentExecutor,
-    step: &Step,
+    step: &ResidentStep,
     stream: &Stream,
 ) -> Result<(), CudaError> {
     let device = step.0.device.lock();

@@ -32,7 +32,7 @@ pub type SharedLayer = Arc<Mutex<CudaLayer>>;
 /// Items run in the order in which they were added, as far as they touch the same memory; what does not, runs side by side.
 #[derive(Debug, Default)]
 #[must_use]
-pub struct StepBuilder {
+pub struct ResidentStepBuilder {
     operations: Vec<Operation>,
     layers: Vec<SharedLayer>,
 }
@@ -56,7 +56,7 @@ pub(super) type Locked<'a> = Vec<MutexGuard<'a, CudaLayer>>;
 
 /// A step that can be submitted, to one executor at a time. Cheap to clone; clones are the same step.
 #[derive(Clone)]
-pub struct Step(pub(super) Arc<StepInner>);
+pub struct ResidentStep(pub(super) Arc<StepInner>);
 
 pub(super) struct StepInner {
     id: u64,
@@ -102,7 +102,7 @@ fn bytes(matrix: &AnyMatrix, writes: bool) -> Access {
     Access { start: range.start, end: range.end, writes }
 }
 
-impl StepBuilder {
+impl ResidentStepBuilder {
     /// A step with nothing in it.
     pub fn new() -> Self {
         Self::default()
@@ -129,7 +129,7 @@ impl StepBuilder {
     /// Adds a backward pass, as [`CudaLayer::backward`]: dL/dx, and gradients for every trainable seed.
     ///
     /// # Errors
-    /// As [`StepBuilder::forward`].
+    /// As [`ResidentStepBuilder::forward`].
     pub fn backward<T: Element>(
         &mut self,
         layer: &SharedLayer,
@@ -166,7 +166,7 @@ impl StepBuilder {
     ///
     /// # Errors
     /// [`ExecutorError::Empty`].
-    pub fn build(self) -> Result<Step, ExecutorError> {
+    pub fn build(self) -> Result<ResidentStep, ExecutorError> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let Self { operations, layers } = self;
         if operations.is_empty() {
@@ -177,7 +177,13 @@ impl StepBuilder {
         accesses.sort_unstable();
         accesses.dedup();
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Step(Arc::new(StepInner { id, operations, layers, accesses, device: Mutex::new(None) })))
+        Ok(ResidentStep(Arc::new(StepInner {
+            id,
+            operations,
+            layers,
+            accesses,
+            device: Mutex::new(None),
+        })))
     }
 }
 
@@ -484,9 +490,9 @@ impl Ordered for Arc<StepInner> {
     }
 }
 
-impl fmt::Debug for Step {
+impl fmt::Debug for ResidentStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Step")
+        f.debug_struct("ResidentStep")
             .field("id", &self.0.id)
             .field("operations", &self.0.operations)
             .finish_non_exhaustive()

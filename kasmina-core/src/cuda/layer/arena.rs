@@ -55,10 +55,13 @@ pub(super) struct Arena {
     pub(super) jobs: DeviceBuffer<SeedJob>,
     pub(super) changed: DeviceBuffer<u32>,
     pub(super) steps: DeviceBuffer<OptimizerJob>,
+    /// Room for an index a slot: what a graph lowers behind the optimizer.
+    pub(super) lowered: DeviceBuffer<u32>,
     /// What the device was last given of these.
     pub(super) host_jobs: Vec<SeedJob>,
     pub(super) host_changed: Vec<u32>,
     pub(super) host_steps: Vec<OptimizerJob>,
+    pub(super) host_lowered: Vec<u32>,
 }
 
 /// Offsets of the numbers of seeds laid out one after the other.
@@ -115,10 +118,12 @@ impl Arena {
             jobs: DeviceBuffer::zeroed(stream, n)?,
             changed: DeviceBuffer::zeroed(stream, n)?,
             steps: DeviceBuffer::zeroed(stream, n)?,
+            lowered: DeviceBuffer::zeroed(stream, n)?,
             slots,
             host_jobs: Vec::new(),
             host_changed: Vec::new(),
             host_steps: Vec::new(),
+            host_lowered: Vec::new(),
         })
     }
 

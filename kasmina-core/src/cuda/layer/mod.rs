@@ -5,7 +5,8 @@
 //! and come to the host where it asks for them.
 //!
 //! Read on in `work` (what a seed's state asks for), `arena` (where its numbers are), `plan` (what goes up when), `pass`,
-//! `train`, `sync` (what comes down when), `publish` (what goes to a consumer's thread) and `epoch`.
+//! `train`, `step` (the same as parts of a graph), `resident` (as items of a resident grid), `sync` (what comes down when),
+//! `publish` (what goes to a consumer's thread) and `epoch`.
 
 mod arena;
 mod epoch;
@@ -14,6 +15,7 @@ mod plan;
 mod publish;
 mod report;
 mod resident;
+mod step;
 mod sync;
 mod telemetry;
 mod train;
@@ -32,6 +34,7 @@ pub use epoch::PublishedEpoch;
 pub use publish::PublishOutcome;
 pub use report::{LayerReport, OptimizerSummary};
 pub(super) use resident::ResidentCollect;
+pub(in crate::cuda) use step::{Ready, Reports, Stamp};
 #[cfg(feature = "candle")]
 pub(crate) use users::runs_user_blueprint;
 
@@ -40,7 +43,7 @@ use super::error::CudaError;
 use super::forward::Streams;
 use super::matrices::Matrices;
 use super::params::RawBounds;
-use super::seeds::StrictScratch;
+use super::seeds::{LargeSeeds, StrictScratch};
 use super::stencil::Stencils;
 use super::tune::TuneReport;
 use crate::lifecycle::Lifecycle;
@@ -142,6 +145,7 @@ pub struct CudaLayer {
     stencils: Stencils,
     matrices: Matrices,
     strict: StrictScratch,
+    large: LargeSeeds,
     telemetry: Telemetry,
     /// `None` where the host alone has the seeds' numbers; the next pass makes it.
     arena: Option<Arena>,
@@ -186,6 +190,7 @@ impl CudaLayer {
             stencils: Stencils::default(),
             matrices: Matrices::default(),
             strict: StrictScratch::default(),
+            large: LargeSeeds::default(),
             telemetry,
             arena: None,
             stale: Stale::default(),
@@ -232,6 +237,7 @@ impl CudaLayer {
         self.arena = Some(arena);
         self.streams.columns.host_flags.fill(0);
         self.stale.all = true;
+        self.streams.columns.changed();
         Ok(())
     }
 
@@ -241,6 +247,7 @@ impl CudaLayer {
             self.streams.columns.residents.settle();
             self.telemetry.put(&mut self.streams, &self.state.telemetry)?;
             self.telemetry_unsent = false;
+            self.streams.columns.changed();
         }
         Ok(())
     }
@@ -292,6 +299,7 @@ impl CudaLayer {
     pub fn set_stability(&mut self, stability: Stability) -> Result<()> {
         stability.validate()?;
         self.state.stability = stability;
+        self.streams.columns.changed();
         Ok(())
     }
 
@@ -310,6 +318,7 @@ impl CudaLayer {
             self.state.telemetry.set_mode(old)?;
             return Err(error);
         }
+        self.streams.columns.changed();
         Ok(())
     }
 
@@ -330,6 +339,7 @@ impl CudaLayer {
     /// matrices so is an error.
     pub fn force_path(&mut self, path: Option<LoadPath>) {
         self.forced = path;
+        self.streams.columns.changed();
     }
 
     /// Measures which rungs of the load ladder and which cuts the streaming passes run best with for `rows` dense rows of

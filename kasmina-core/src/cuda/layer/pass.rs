@@ -73,7 +73,7 @@ impl CudaLayer {
         Ok(())
     }
 
-    fn queue_forward<T: Element>(
+    pub(super) fn queue_forward<T: Element>(
         &mut self,
         x: DeviceMatRef<'_, T>,
         y: DeviceMatRef<'_, T>,
@@ -155,17 +155,25 @@ impl CudaLayer {
         if views.x.rows > 0 {
             self.joined(homes, |layer| layer.queue_backward(dtype, views, watched.as_deref()))?;
         }
+        self.note_backward(views.gradients.is_some(), views.x.rows as usize)
+    }
+
+    /// What the host knows once a backward pass is queued, and the losses' way to it.
+    pub(super) fn note_backward(
+        &mut self,
+        with_gradient: bool,
+        rows: usize,
+    ) -> Result<(), CudaError> {
         let Some(arena) = &mut self.arena else { return Ok(()) };
-        let with_gradient = views.gradients.is_some();
         // What is there follows from the states; the values stay on the device.
         for slot in &mut arena.slots {
             slot.has_gradients |= slot.work.is_served(with_gradient);
             slot.has_alpha_gradient |= with_gradient && slot.work.gives_alpha();
         }
-        self.landings.push(&self.streams.columns.stream, arena, views.x.rows as usize)
+        self.landings.push(&self.streams.columns.stream, arena, rows)
     }
 
-    fn queue_backward(
+    pub(super) fn queue_backward(
         &mut self,
         dtype: DType,
         views: BackwardViews,
@@ -268,7 +276,7 @@ impl CudaLayer {
         }
     }
 
-    fn check_shapes<T: Element>(
+    pub(super) fn check_shapes<T: Element>(
         &self,
         matrices: &[(&'static str, &DeviceMatRef<'_, T>)],
     ) -> Result<(), CudaError> {

@@ -72,10 +72,12 @@ impl CudaLayer {
         let streams = &mut self.streams;
         let columns = &mut streams.columns;
         let (mut new_set, mut new_flags, mut new_jobs) = (all, all, Vec::new());
+        let mut new_launches = all;
         for Derived { slot, work, job, flags } in derived {
             let slot = &mut arena.slots[slot];
             new_set |= slot.job.is_some() != job.is_some();
             if slot.job != job {
+                new_launches |= !same_launches(slot.job.as_ref(), job.as_ref());
                 new_jobs.extend(job);
             }
             (slot.work, slot.job) = (work, job);
@@ -83,6 +85,9 @@ impl CudaLayer {
                 columns.host_flags[slot.columns.clone()].fill(flags);
                 new_flags = true;
             }
+        }
+        if new_launches || new_flags {
+            columns.changed();
         }
         if new_flags {
             let (flags, stream) = (&mut columns.flags, &columns.stream);
@@ -163,6 +168,12 @@ fn derive(
     seeds.iter().filter_map(|seed| arena.find(*seed)).map(one).collect()
 }
 
+/// Whether two jobs of a seed are served by the same launches: alpha is in the job alone.
+fn same_launches(a: Option<&SeedJob>, b: Option<&SeedJob>) -> bool {
+    let without_alpha = |job: &SeedJob| SeedJob { alpha: 0.0, ..*job };
+    a.map(without_alpha) == b.map(without_alpha)
+}
+
 fn sort(seeds: &mut Vec<u32>) {
     seeds.sort_unstable();
     seeds.dedup();
@@ -183,6 +194,23 @@ fn runs(places: &[usize]) -> Vec<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_alpha_is_no_other_launch() {
+        let job =
+            SeedJob { columns: 8, alpha: 0.25, gradients: 64, ..bytemuck::Zeroable::zeroed() };
+        let same = |other: SeedJob| same_launches(Some(&job), Some(&other));
+        assert!(same(SeedJob { alpha: 0.5, ..job }));
+        for other in [
+            SeedJob { gradients: 0, ..job },
+            SeedJob { kind: 4, ..job },
+            SeedJob { role: 1, ..job },
+            SeedJob { width: 3, ..job },
+        ] {
+            assert!(!same(other), "{other:?}");
+        }
+        assert!(!same_launches(Some(&job), None) && same_launches(None, None));
+    }
 
     #[test]
     fn near_neighbours_go_up_together() {

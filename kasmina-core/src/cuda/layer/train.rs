@@ -3,7 +3,7 @@
 use super::CudaLayer;
 use crate::AdamW;
 use crate::cuda::error::CudaError;
-use crate::cuda::seeds;
+use crate::cuda::seeds::{self, OptimizerJobs};
 
 impl CudaLayer {
     /// One step of the built-in optimizer on every seed with gradients; takes the gradients. Queued. What became of each seed
@@ -17,32 +17,61 @@ impl CudaLayer {
         self.streams.columns.residents.settle();
         self.landings.settle(&mut self.state.lifecycle, false)?;
         self.ensure_arena()?;
-        let Some(arena) = &mut self.arena else { return Ok(()) };
+        let Some(arena) = &self.arena else { return Ok(()) };
         let with_gradients = |index: &usize| arena.slots[*index].has_gradients;
         let stepping: Vec<usize> = (0..arena.slots.len()).filter(with_gradients).collect();
+        if self.queue_optimizer(&stepping, optimizer)? {
+            self.note_stepped(&stepping);
+            let seeds =
+                self.arena.iter().flat_map(|arena| stepping.iter().map(|i| arena.slots[*i].seed));
+            self.stale.moved.extend(seeds);
+        }
+        Ok(())
+    }
+
+    /// Queues a step of the slots `stepping`; whether there is anything to step among them.
+    pub(super) fn queue_optimizer(
+        &mut self,
+        stepping: &[usize],
+        optimizer: &AdamW,
+    ) -> Result<bool, CudaError> {
+        let Some(arena) = &mut self.arena else { return Ok(false) };
         let jobs: Vec<_> = stepping.iter().filter_map(|index| arena.step(*index)).collect();
         if jobs.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let columns = &self.streams.columns;
         if arena.host_steps != jobs {
             // Cleared first, so that a failed upload is not taken for a done one.
             arena.host_steps.clear();
+            columns.changed();
             let to = &mut arena.steps.slice_mut(..jobs.len())?;
             columns.uploads.write(&columns.stream, to, &jobs)?;
             arena.host_steps = jobs;
         }
-        let (list, count) = (arena.steps.address(), arena.host_steps.len() as u32);
-        seeds::optimizer_step(&columns.engine, &columns.stream, list, count, optimizer)?;
+        let jobs = OptimizerJobs {
+            list: arena.steps.address(),
+            count: arena.host_steps.len() as u32,
+            most: arena.host_steps.iter().map(|job| job.count).max().unwrap_or(0),
+        };
+        let (onto, made) = ((&columns.stream, &columns.tape), self.large.made);
+        let queued = seeds::optimizer_step(&columns.engine, onto, &mut self.large, jobs, optimizer);
+        if self.large.made != made {
+            columns.changed();
+        }
+        queued.map(|()| true)
+    }
+
+    /// What the host knows of the slots `stepping` once their step is queued.
+    pub(super) fn note_stepped(&mut self, stepping: &[usize]) {
+        let Some(arena) = &mut self.arena else { return };
         for index in stepping {
-            let slot = &mut arena.slots[index];
+            let slot = &mut arena.slots[*index];
             slot.has_gradients = false;
             slot.has_alpha_gradient = false;
             slot.norm_waits = true;
-            self.stale.moved.push(slot.seed);
         }
         self.stepped = true;
-        Ok(())
     }
 
     /// Drops all gathered gradients. Queued.

@@ -1,6 +1,7 @@
 //! What an engine remembers of choices: from the disk at a fatbin's first use, from measurements, and from refusals.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -41,11 +42,13 @@ struct State {
 pub(in crate::cuda) struct Tuner {
     settings: Autotune,
     state: Mutex<State>,
+    /// Grows whenever something is decided otherwise than before.
+    revision: AtomicU64,
 }
 
 impl Tuner {
     pub(in crate::cuda) fn new(settings: Autotune) -> Self {
-        let tuner = Self { settings, state: Mutex::default() };
+        let tuner = Self { settings, state: Mutex::default(), revision: AtomicU64::new(0) };
         if let Some(problem) = tuner.settings.problem() {
             let text = format!("{problem}; it counts as load");
             tuner.note(&mut tuner.state.lock(), text);
@@ -115,7 +118,7 @@ impl Tuner {
                 table(key, WhyTable::Unmeasurable { reason })
             }
         };
-        state.decided.insert(*key, decision.clone());
+        self.decide(&mut state, key, decision.clone());
         decision
     }
 
@@ -134,8 +137,21 @@ impl Tuner {
         }
         let source = TuningSource::FellBack { reason };
         let decision = Decision { candidate: Some(instead), source: source.clone() };
-        state.decided.insert(*key, decision);
+        self.decide(&mut state, key, decision);
         source
+    }
+
+    fn decide(&self, state: &mut State, key: &Key, decision: Decision) {
+        let candidate = decision.candidate;
+        let before = state.decided.insert(*key, decision);
+        if before.is_none_or(|before| before.candidate != candidate) {
+            self.revision.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Grows whenever something is decided otherwise than before.
+    pub(in crate::cuda) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Relaxed)
     }
 
     /// What went wrong with files and choices so far.

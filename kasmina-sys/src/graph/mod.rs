@@ -1,4 +1,7 @@
-//! Graphs: work recorded from streams once, and replayed with one call.
+//! Graphs: work recorded from streams once, and replayed with one call; in `chain` work that is put together piece by piece.
+
+mod call;
+mod chain;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -12,6 +15,9 @@ use crate::raw::{
     CUgraphExecUpdateResultInfo, CUresult, CUstreamCaptureMode,
 };
 use crate::stream::Stream;
+
+pub use call::KernelCall;
+pub use chain::{Chain, CopyCall, Link};
 
 /// Whose calls a capture forbids that would not be safe beside it, such as a synchronization or a `cuMemAlloc`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
