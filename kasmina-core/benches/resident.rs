@@ -61,11 +61,25 @@ fn stack(
             stream,
         )?)));
     }
-    let matrices = (0..2 * LAYERS + 2)
+    let matrices: Vec<SharedMatrix<f32>> = (0..2 * LAYERS + 2)
         .map(|_| SharedMatrix::zeroed(stream, rows, hidden))
         .collect::<Result<_, _>>()?;
+    for (i, matrix) in matrices.iter().enumerate() {
+        matrix.write(&values(rows * hidden, i as u64))?;
+    }
     stream.synchronize()?;
     Ok(Stack { layers, matrices })
+}
+
+/// Numbers in (−1, 1), by a linear congruence.
+fn values(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
 }
 
 /// Forward through all layers, and with `both` back.
@@ -287,11 +301,18 @@ fn large(device: Device) -> Result<(), Failed> {
             &engine,
             ExecutorOptions::new().idle(Duration::from_millis(20)),
         )?;
-        executor.submit(&step)?.wait()?;
-        let from_stream = on_stream(&engine, &stream, || Ok(executor.launch_on(&step, &stream)?))?;
         let host = on_host(|| Ok(executor.submit(&step)?.wait()?))?;
+        let queued = on_host(|| {
+            for _ in 0..16 {
+                let _ticket = executor.submit(&step)?;
+            }
+            Ok(executor.drain()?)
+        })? / 16.0;
         println!(
-            "[{rows}, {hidden}] f32 forward + telemetry: launched {own:.1} µs, from a stream {from_stream:.1}, from the host {host:.1}"
+            "[{rows}, {hidden}] f32 forward + telemetry: launched {own:.1} µs; through the executor {queued:.1} in a row ({:.3} of the \
+             launches' speed), {host:.1} one by one; {}",
+            own / queued,
+            executor.report()
         );
     }
     Ok(())

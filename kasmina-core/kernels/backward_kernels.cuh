@@ -35,5 +35,5 @@ using namespace kasmina::stream;
     extern "C" __global__ void __launch_bounds__(kWorkers, 1) name(const __grid_constant__ BackwardParams p)       \
     {                                                                                                              \
         follow_previous_launch();                                                                                  \
-        backward_async<T, Telemetry::telemetry>(p);                                                                \
+        backward_async<T, Telemetry::telemetry>(p, blockIdx.x);                                                                \
     }

@@ -3,6 +3,7 @@
 #include "kasmina_launch.cuh"
 #include "seed_finalize.cuh"
 
+using namespace kasmina;
 using namespace kasmina::finalizing;
 
 // A block a seed: for few seeds, or wide ones.

@@ -36,5 +36,5 @@ using namespace kasmina::stream;
     extern "C" __global__ void __launch_bounds__(kWorkers, blocks) name(const __grid_constant__ ForwardParams p)   \
     {                                                                                                              \
         follow_previous_launch();                                                                                  \
-        forward_async<T, Telemetry::telemetry, Mode::mode>(p);                                                     \
+        forward_async<T, Telemetry::telemetry, Mode::mode>(p, blockIdx.x);                                                     \
     }

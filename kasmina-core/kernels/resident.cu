@@ -5,8 +5,12 @@
 
 using namespace kasmina::resident;
 
-// Block 0 dispatches, the others work. Launched cooperatively: all blocks run at once, or none.
-extern "C" __global__ void __launch_bounds__(kasmina::stream::kWorkers, 1) kasmina_resident(const __grid_constant__ ResidentParams p)
+// Registers of a thread: of a multiprocessor's quarter two warps take all but some, which are for the kernels that wait for the grid and may
+// be there before it.
+#define KASMINA_RESIDENT_REGISTERS 224
+
+// Block 0 dispatches, the others work and merge, of 256 threads each. Launched cooperatively: all blocks run at once, or none.
+extern "C" __global__ void __maxnreg__(KASMINA_RESIDENT_REGISTERS) kasmina_resident(const __grid_constant__ ResidentParams p)
 {
     __shared__ __align__(16) Worker::Shared shared;
     __shared__ uint64_t board_of[kBoard];
@@ -14,6 +18,10 @@ extern "C" __global__ void __launch_bounds__(kasmina::stream::kWorkers, 1) kasmi
         if (threadIdx.x == 0) {
             Dispatcher(p, board_of).run();
         }
+        return;
+    }
+    if (threadIdx.x >= kasmina::kBlockThreads) {
+        serve_merges();
         return;
     }
     Worker(p, shared, blockIdx.x - 1).run(p.control->next[p.generation % 2]);

@@ -35,13 +35,6 @@ __device__ __forceinline__ uint64_t acquire_from_host(const uint64_t* at)
     return value;
 }
 
-__device__ __forceinline__ uint32_t acquire_from_host(const Stop* at)
-{
-    uint32_t value;
-    asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(__cvta_generic_to_global(at)) : "memory");
-    return value;
-}
-
 __device__ __forceinline__ void release_to_host(uint64_t* at, uint64_t value)
 {
     asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(__cvta_generic_to_global(at)), "l"(value) : "memory");
@@ -112,8 +105,10 @@ public:
         uint64_t idle_since = nanoseconds();
         uint32_t rounds = 0;
         while (true) {
-            const Stop stop = static_cast<Stop>(acquire_from_host(&p_.mailbox->stop));
-            const uint64_t tail = acquire_from_host(&p_.mailbox->tail);
+            // One look at the host: each is a way over the bus.
+            const uint64_t word = acquire_from_host(&p_.mailbox->word);
+            const uint64_t tail = word >> kStopBits;
+            const Stop stop = static_cast<Stop>(word & ((1u << kStopBits) - 1));
             const bool room = next_ - acquire(&c_.completed) < kBoard;
             const bool mail = room && mail_ < tail;
             const bool asked = room && acquire(&c_.ring[answered_ % kBoard].number) == answered_ + 1;
@@ -211,9 +206,9 @@ __device__ __forceinline__ void forward_block(const Item& item, uint32_t block)
     using stream::Telemetry;
     const stream::ForwardParams& p = item.params.forward;
     switch (item.counting) {
-    case Telemetry::Off: stream::forward_direct<T, Telemetry::Off, Mode::Compute, true>(p, block); break;
-    case Telemetry::Packet: stream::forward_direct<T, Telemetry::Packet, Mode::Compute, true>(p, block); break;
-    case Telemetry::Column: stream::forward_direct<T, Telemetry::Column, Mode::Compute, true>(p, block); break;
+    case Telemetry::Off: stream::forward_async<T, Telemetry::Off, Mode::Compute>(p, block); break;
+    case Telemetry::Packet: stream::forward_async<T, Telemetry::Packet, Mode::Compute>(p, block); break;
+    case Telemetry::Column: stream::forward_async<T, Telemetry::Column, Mode::Compute>(p, block); break;
     }
 }
 
@@ -223,9 +218,9 @@ __device__ __forceinline__ void backward_block(const Item& item, uint32_t block)
     using stream::Telemetry;
     const stream::BackwardParams& p = item.params.backward;
     switch (item.counting) {
-    case Telemetry::Off: stream::backward_direct<T, Telemetry::Off, true>(p, block); break;
-    case Telemetry::Packet: stream::backward_direct<T, Telemetry::Packet, true>(p, block); break;
-    case Telemetry::Column: stream::backward_direct<T, Telemetry::Column, true>(p, block); break;
+    case Telemetry::Off: stream::backward_async<T, Telemetry::Off>(p, block); break;
+    case Telemetry::Packet: stream::backward_async<T, Telemetry::Packet>(p, block); break;
+    case Telemetry::Column: stream::backward_async<T, Telemetry::Column>(p, block); break;
     }
 }
 
@@ -255,13 +250,13 @@ __device__ __forceinline__ void do_block(const Item& item, uint32_t block, doubl
     case ItemKind::CollectChunks: {
         const CollectParams& p = item.params.collect;
         stream::collect_pieces(p.geometry, static_cast<ChunkStats*>(p.accumulators), static_cast<ChunkStats*>(p.totals), block, item.blocks,
-                               stream::kWorkers);
+                               kBlockThreads);
         break;
     }
     case ItemKind::CollectGradients: {
         const CollectParams& p = item.params.collect;
         stream::collect_pieces(p.geometry, static_cast<GradientStats*>(p.accumulators), static_cast<GradientStats*>(p.totals), block,
-                               item.blocks, stream::kWorkers);
+                               item.blocks, kBlockThreads);
         break;
     }
     }
@@ -287,7 +282,19 @@ __device__ __forceinline__ Columns columns_of(const Item& item, uint32_t block)
     return {0, 0xffffffffu};
 }
 
-// A block that works: 256 threads, which go through board and steps together.
+// Whether it holds for all threads that work.
+__device__ __forceinline__ bool all_of_block(bool one)
+{
+    uint32_t all;
+    __syncwarp();
+    asm volatile("{\n\t.reg .pred own, every;\n\tsetp.ne.u32 own, %1, 0;\n\tbar.red.and.pred every, 1, %2, own;\n\tselp.u32 %0, 1, 0, every;\n\t}"
+                 : "=r"(all)
+                 : "r"(static_cast<uint32_t>(one)), "n"(kBlockThreads)
+                 : "memory");
+    return all != 0;
+}
+
+// The threads of a block that work, which go through board and steps together.
 class Worker {
 public:
     struct Shared {
@@ -302,14 +309,16 @@ public:
     {
         for (;; ++number) {
             if (!next_entry(number)) {
-                return;
+                break;
             }
             const uint32_t own = rank_ >= shared_.entry.offset ? rank_ - shared_.entry.offset : rank_ + p_.workers - shared_.entry.offset;
             if (own < shared_.entry.blocks && !do_step(number, own)) {
-                return;
+                break;
             }
             finish(number);
         }
+        claim_merge();
+        post_merge({MergeKind::Quit});
     }
 
 private:
@@ -339,7 +348,7 @@ private:
                 }
             }
         }
-        return __syncthreads_and(there);
+        return all_of_block(there);
     }
 
     __device__ __forceinline__ bool goes_on(Patience& patience, uint64_t number) const
@@ -360,7 +369,7 @@ private:
         for (uint32_t i = 0; i < entry.count; ++i) {
             asm volatile("cp.async.wait_group 0;" ::: "memory");
             // The item is there, and what the item before it wrote.
-            __syncthreads();
+            block_barrier();
             if (i + 1 < entry.count) {
                 fetch(i + 1);
             }
@@ -371,7 +380,11 @@ private:
                 }
                 do_block(item, block, shared_.scratch);
                 if (block + p_.workers < item.blocks || item.counter != kNoCounter) {
-                    __syncthreads();
+                    block_barrier();
+                }
+                if (item.counter != kNoCounter) {
+                    // Whoever waits may want the statistics, too.
+                    drain_merges();
                 }
                 if (item.counter != kNoCounter && threadIdx.x == 0) {
                     arrive(entry.counters + item.counter + counter_of(item, block));
@@ -414,20 +427,21 @@ private:
             }
             // They may have gone round.
             const uint32_t target = wait.arrivals * entry.run;
-            for (uint32_t i = from + threadIdx.x; i < to; i += stream::kWorkers) {
+            for (uint32_t i = from + threadIdx.x; i < to; i += kBlockThreads) {
                 Patience patience;
                 while (there && static_cast<int32_t>(acquire(entry.counters + wait.counter + i) - target) < 0) {
                     there = goes_on(patience, number);
                 }
             }
         }
-        return __syncthreads_and(there);
+        return all_of_block(there);
     }
 
     // This worker is through with a step; the last one says so to whoever waits.
     __device__ __forceinline__ void finish(uint64_t number)
     {
-        __syncthreads();
+        block_barrier();
+        drain_merges();
         if (threadIdx.x != 0) {
             return;
         }
@@ -438,10 +452,9 @@ private:
             if (entry.done != nullptr) {
                 release(entry.done, entry.ring);
             }
-            release(&c_.completed, number + 1);
-            // What the host reads after this, it reads in the device's memory or by copies: everything before is there.
+            // What the host reads after this, it reads by copies: everything before is there.
             release_to_host(&p_.report->from_mailbox, entry.mailbox);
-            release_to_host(&p_.report->completed, number + 1);
+            release(&c_.completed, number + 1);
         }
     }
 

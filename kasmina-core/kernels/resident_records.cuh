@@ -77,25 +77,23 @@ struct Mail {
 };
 
 enum class Stop : uint32_t { No = 0, Drain = 1, Abort = 2 };
+constexpr uint32_t kStopBits = 2;
 
 struct Mailbox {
-    uint64_t tail;  // steps put in so far
-    Stop stop;
-    uint32_t padding;
-    uint64_t unused[6];
+    uint64_t word;  // steps put in so far, and below that a Stop
+    uint64_t unused[7];
     Mail slots[kBoard];
 };
 static_assert(sizeof(Mailbox) == 64 + 16 * kBoard, "as in Rust");
 
 // What the grid tells the host: page-locked memory that the device writes.
 struct Report {
-    uint64_t completed;     // steps of the board that are done, whoever asked for them
-    uint64_t from_mailbox;  // of them, those of the mailbox
+    uint64_t from_mailbox;  // steps of the mailbox that are done
     uint64_t ended;         // the generation of the latest grid that has ended, or is about to
     uint64_t asked;         // steps that other kernels have asked for
     uint64_t fault;         // a Fault, and the board's number above its lowest byte
     uint64_t answered;      // steps of other kernels that are on the board
-    uint64_t unused[2];
+    uint64_t unused[3];
 };
 static_assert(sizeof(Report) == 64, "as in Rust");
 

@@ -3,12 +3,14 @@
 // same bits in every run.
 #pragma once
 
+#include "block_barrier.cuh"
 #include "kasmina_finalize.cuh"
 #include "seed_job.cuh"
 
 namespace kasmina::finalizing {
 
-constexpr uint32_t kThreads = 256;
+// As many as work on an item of a resident grid, whose sums are to have the same bits.
+constexpr uint32_t kThreads = 192;
 constexpr uint32_t kWarpThreads = 32;
 // Loads of one column's partial sums that are under way together; they are added in order.
 constexpr uint32_t kAhead = 8;
@@ -60,7 +62,7 @@ struct Block {
     __device__ __forceinline__ uint32_t size() const { return kThreads; }
     __device__ __forceinline__ float max(float value) const { return static_cast<float>(over(value, Greatest{})); }
     __device__ __forceinline__ double sum(double value) const { return over(value, Add{}); }
-    __device__ __forceinline__ void wait() const { __syncthreads(); }
+    __device__ __forceinline__ void wait() const { block_barrier(); }
 
 private:
     template <class T, class Merge>
@@ -68,11 +70,11 @@ private:
     {
         value = over_warp(value, merge);
         // What was there may still be being read.
-        __syncthreads();
+        block_barrier();
         if (threadIdx.x % kWarpThreads == 0) {
             shared[threadIdx.x / kWarpThreads] = static_cast<double>(value);
         }
-        __syncthreads();
+        block_barrier();
         T all = static_cast<T>(shared[0]);
         for (uint32_t w = 1; w < kThreads / kWarpThreads; ++w) {
             all = merge(all, static_cast<T>(shared[w]));

@@ -425,65 +425,72 @@ __device__ __forceinline__ void backward_direct(const BackwardParams& p, uint32_
 }
 
 // 16-byte asynchronous copies into shared memory, each thread for itself: it waits for its own copies only, so there is no
-// barrier. Of kAsyncPairs blocks of rows, one is worked on while the others are under way.
+// barrier. Of kAsyncPairs blocks of rows, one is worked on while the others are under way. `number` is the
+// block's.
 template <class T, Telemetry kTelemetry>
-__device__ __forceinline__ void backward_async(const BackwardParams& p)
+__device__ __forceinline__ void backward_async(const BackwardParams& p, uint32_t number)
 {
     // The threads' totals, then the stages.
     extern __shared__ __align__(1024) uint8_t slots[];
     uint8_t* shared = slots + Slots<T>::kBytes;
     const Geometry& g = p.geometry;
-    const TileTask task(p, blockIdx.x);
+    const TileTask task(p, number);
 
-    GradientCounter<T, kTelemetry, false> counter;
-    auto rest = counter.empty_rest();
     const uint32_t packet = threadIdx.x % g.tile_packets, lane = threadIdx.x / g.tile_packets;
     const uint32_t in_tile = packet * Packet<T>::kLanes;
     const bool active = threadIdx.x < g.tile_packets * g.row_lanes;
     const bool inside = active && in_tile < task.span.columns;
     const uint32_t columns = inside ? min(Packet<T>::kLanes, task.span.columns - in_tile) : 0;
+    const Access<T, true> access(columns);
+    const uint64_t begin = (task.span.first + in_tile) * sizeof(T);
+    // [kAsyncPairs][2][lane_rows][kWorkers].
+    auto* ring = reinterpret_cast<Packet<T>*>(shared) + threadIdx.x;
+    const uint32_t pair = 2 * g.lane_rows * kWorkers;
+    uint64_t x_step = g.row_lanes * p.x_pitch, g_step = g.row_lanes * p.grad_y_pitch, out_step = g.row_lanes * p.grad_x_pitch;
+    // The block whose copies are started next, and its place in the ring.
+    uint64_t ahead = task.group;
+    uint32_t ahead_stage = 0;
+    const auto fetch = [&] {
+        if (inside && ahead < task.row_blocks) {
+            const uint64_t first = ahead * task.rows_of_stage + lane;
+            const auto* x = static_cast<const uint8_t*>(p.x) + begin + first * p.x_pitch;
+            const auto* grad = static_cast<const uint8_t*>(p.grad_y) + begin + first * p.grad_y_pitch;
+            const Places<T> places{ring + ahead_stage * pair, g.lane_rows};
+            uint64_t row = first;
+#pragma unroll 2
+            for (uint32_t r = 0; r < g.lane_rows && row < g.rows; ++r) {
+                if (task.reads_x) {
+                    access.copy(&places.x(r), x);
+                }
+                if (task.reads_g) {
+                    access.copy(&places.g(r), grad);
+                }
+                row += g.row_lanes;
+                x += x_step;
+                grad += g_step;
+            }
+        }
+        // Empty groups keep the count of groups that the wait below goes by.
+        asm volatile("cp.async.commit_group;" ::: "memory");
+        ahead += g.groups;
+        ahead_stage = (ahead_stage + 1) % kAsyncPairs;
+    };
+    // Before everything else that is asked of the memory: what the worker is made of comes meanwhile.
+#pragma unroll 1
+    for (uint32_t s = 0; s + 1 < kAsyncPairs; ++s) {
+        fetch();
+    }
+    if constexpr (kTelemetry != Telemetry::Off) {
+        if (threadIdx.x / 32 == kBlockThreads / 32 - 1) {
+            expect_pieces(g, task.span, p.watched, accumulators_of(p, task));
+        }
+    }
+    GradientCounter<T, kTelemetry, false> counter;
+    auto rest = counter.empty_rest();
     const Bounds bounds = load_bounds(p.bounds);
     const auto plan = PacketPlan<Packet<T>::kLanes>::load(p.flags, p.programs, task.span.first + in_tile, columns, g.columns);
     BackwardWorker<T, kTelemetry> worker(bounds, slots, plan, columns, task);
     if (inside) {
-        const Access<T, true> access(columns);
-        const uint64_t begin = (task.span.first + in_tile) * sizeof(T);
-        // [kAsyncPairs][2][lane_rows][kWorkers].
-        auto* ring = reinterpret_cast<Packet<T>*>(shared) + threadIdx.x;
-        const uint32_t pair = 2 * g.lane_rows * kWorkers;
-        uint64_t x_step = g.row_lanes * p.x_pitch, g_step = g.row_lanes * p.grad_y_pitch, out_step = g.row_lanes * p.grad_x_pitch;
-        // The block whose copies are started next, and its place in the ring.
-        uint64_t ahead = task.group;
-        uint32_t ahead_stage = 0;
-        const auto fetch = [&] {
-            if (ahead < task.row_blocks) {
-                const uint64_t first = ahead * task.rows_of_stage + lane;
-                const auto* x = static_cast<const uint8_t*>(p.x) + begin + first * p.x_pitch;
-                const auto* grad = static_cast<const uint8_t*>(p.grad_y) + begin + first * p.grad_y_pitch;
-                const Places<T> places{ring + ahead_stage * pair, g.lane_rows};
-                uint64_t row = first;
-#pragma unroll 2
-                for (uint32_t r = 0; r < g.lane_rows && row < g.rows; ++r) {
-                    if (task.reads_x) {
-                        access.copy(&places.x(r), x);
-                    }
-                    if (task.reads_g) {
-                        access.copy(&places.g(r), grad);
-                    }
-                    row += g.row_lanes;
-                    x += x_step;
-                    grad += g_step;
-                }
-            }
-            // Empty groups keep the count of groups that the wait below goes by.
-            asm volatile("cp.async.commit_group;" ::: "memory");
-            ahead += g.groups;
-            ahead_stage = (ahead_stage + 1) % kAsyncPairs;
-        };
-#pragma unroll 1
-        for (uint32_t s = 0; s + 1 < kAsyncPairs; ++s) {
-            fetch();
-        }
         uint32_t stage = 0;
         for (uint32_t block = task.group; block < task.row_blocks; block += g.groups) {
             keep_out_of_registers(x_step, g_step, out_step);
@@ -499,9 +506,9 @@ __device__ __forceinline__ void backward_async(const BackwardParams& p)
         asm volatile("cp.async.wait_group 0;" ::: "memory");
         worker.end();
     }
-    __syncthreads();
+    block_barrier();
     worker.finish(p, task);
-    __syncthreads();
+    block_barrier();
     counter.template flush<kWorkersBarrier, kWorkers>(p, task, threadIdx.x, active, g.row_lanes, reinterpret_cast<GradientStats*>(slots), rest);
 }
 

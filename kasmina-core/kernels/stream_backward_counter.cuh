@@ -1,6 +1,9 @@
 // Statistics of dL/dy in a streaming backward pass: what a thread counts, and how it leaves the block.
 #pragma once
 
+#if defined(KASMINA_RESIDENT)
+#include "resident_merge.cuh"
+#endif
 #include "kasmina_pairs.cuh"
 #include "stream_backward_task.cuh"
 
@@ -70,6 +73,10 @@ public:
                                           GradientStats* scratch, const Rest& rest) const
     {
         if constexpr (kTelemetry != Telemetry::Off) {
+#if defined(KASMINA_RESIDENT)
+            resident::claim_merge();
+            scratch = resident::merge_records_place<GradientStats>();
+#endif
             if (active) {
 #pragma unroll
                 for (uint32_t u = 0; u < kUnits; ++u) {
@@ -81,9 +88,14 @@ public:
                     }
                 }
             }
+#if defined(KASMINA_RESIDENT)
+            resident::post_merge({resident::MergeKind::Gradients, kUnitColumns, p.geometry.chunk, p.geometry.tile_columns, task.span, lanes, 0,
+                                  p.watched, accumulators_of(p, task)});
+#else
             named_barrier<kBarrier, kThreads>();
             accumulate_pieces<kThreads, kUnitColumns>(p.geometry.chunk, p.geometry.tile_columns, task.span, thread, lanes, scratch,
                                                       p.watched, accumulators_of(p, task));
+#endif
         }
     }
 

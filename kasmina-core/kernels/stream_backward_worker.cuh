@@ -132,7 +132,7 @@ public:
         }
     }
 
-    // The block's column sums, where the tile has any. All kWorkers threads; the slots are free when all of them are back.
+    // The block's column sums, where the tile has any. All threads that work; the slots are free when all of them are back.
     __device__ __forceinline__ void finish(const BackwardParams& p, const TileTask& task) const
     {
         if constexpr (sizeof(T) == 2) {
@@ -147,9 +147,9 @@ public:
         }
         const Geometry& g = p.geometry;
         const TileSpan span = task.span;
-        named_barrier<kWorkersBarrier, kWorkers>();
+        named_barrier<kWorkersBarrier, kBlockThreads>();
         // Neighbouring threads add up neighbouring packets, which lie in neighbouring banks, into the places of the first row lane...
-        for (uint32_t i = threadIdx.x; i < g.tile_packets * kLanes; i += kWorkers) {
+        for (uint32_t i = threadIdx.x; i < g.tile_packets * kLanes; i += kBlockThreads) {
             const uint32_t packet = i % g.tile_packets, j = i / g.tile_packets;
             ColumnTotals sum = slots_.get(j, packet);
             for (uint32_t lane = 1; lane < g.row_lanes; ++lane) {
@@ -157,11 +157,11 @@ public:
             }
             slots_.set(j, packet, sum);
         }
-        named_barrier<kWorkersBarrier, kWorkers>();
+        named_barrier<kWorkersBarrier, kBlockThreads>();
         // ...and write neighbouring numbers.
         constexpr uint32_t kParts = sizeof(ColumnTotals) / sizeof(double);
         auto* out = reinterpret_cast<double*>(p.sums + static_cast<uint64_t>(task.group) * g.columns + span.first);
-        for (uint32_t i = threadIdx.x; i < span.columns * kParts; i += kWorkers) {
+        for (uint32_t i = threadIdx.x; i < span.columns * kParts; i += kBlockThreads) {
             const uint32_t column = i / kParts;
             out[i] = slots_.at(i % kParts, column % kLanes, column / kLanes);
         }

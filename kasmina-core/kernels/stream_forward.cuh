@@ -307,54 +307,60 @@ __device__ __forceinline__ void forward_direct(const ForwardParams& p, uint32_t 
 }
 
 // 16-byte asynchronous copies into shared memory, each thread for itself: it waits for its own copies only, so there is no
-// barrier. Of kAsyncStages blocks of rows, one is worked on while the others are under way.
+// barrier. Of kAsyncStages blocks of rows, one is worked on while the others are under way. `number` is the block's.
 template <class T, Telemetry kTelemetry, Mode kMode>
-__device__ __forceinline__ void forward_async(const ForwardParams& p)
+__device__ __forceinline__ void forward_async(const ForwardParams& p, uint32_t number)
 {
     using Worker = ForwardWorker<T, kTelemetry, kMode, kRows>;
     extern __shared__ __align__(1024) uint8_t shared[];
     const Geometry& g = p.geometry;
-    const uint32_t tile = blockIdx.x % g.tiles, group = blockIdx.x / g.tiles;
+    const uint32_t tile = number % g.tiles, group = number / g.tiles;
     const TileSpan span = tile_span(g, tile);
-    const bool stored = p.in_place == 0 || is_changed<kMode>(p, tile);
     const Place<Worker> place(g, span);
-    Worker worker = make_worker<Worker, kMode>(p, place);
-    worker.settle();
-    typename Worker::Rest rest = Worker::empty_rest();
     const Access<T, true> access(place.columns);
     // [kAsyncStages][kRows][kWorkers]: neighbouring threads, neighbouring banks.
     auto* ring = reinterpret_cast<Packet<T>*>(shared) + threadIdx.x;
     uint64_t x_step = g.row_lanes * p.x_pitch, y_step = g.row_lanes * p.y_pitch;
-    if (place.columns != 0) {
-        const uint64_t start = uint64_t(group) * stage_rows(g) + place.lane;
-        const uint64_t step = uint64_t(g.groups) * stage_rows(g);
-        const auto* from = static_cast<const uint8_t*>(p.x) + place.first * sizeof(T) + start * p.x_pitch;
-        auto* to = static_cast<uint8_t*>(p.y) + place.first * sizeof(T) + start * p.y_pitch;
-        // The row block whose copies are started next, and its place in the ring.
-        uint32_t ahead = group, ahead_stage = 0;
-        const auto fetch = [&] {
-            if (ahead < row_blocks(g)) {
-                const uint32_t rows = place.rows(g, ahead);
-                const uint8_t* at = from;
-                Packet<T>* place_of = ring + ahead_stage * kRows * kWorkers;
+    const uint64_t start = uint64_t(group) * stage_rows(g) + place.lane;
+    const uint64_t step = uint64_t(g.groups) * stage_rows(g);
+    const auto* from = static_cast<const uint8_t*>(p.x) + place.first * sizeof(T) + start * p.x_pitch;
+    auto* to = static_cast<uint8_t*>(p.y) + place.first * sizeof(T) + start * p.y_pitch;
+    // The row block whose copies are started next, and its place in the ring.
+    uint32_t ahead = group, ahead_stage = 0;
+    const auto fetch = [&] {
+        if (place.columns != 0 && ahead < row_blocks(g)) {
+            const uint32_t rows = place.rows(g, ahead);
+            const uint8_t* at = from;
+            Packet<T>* place_of = ring + ahead_stage * kRows * kWorkers;
 #pragma unroll
-                for (uint32_t r = 0; r < kRows; ++r) {
-                    if (r < rows) {
-                        access.copy(place_of + r * kWorkers, at);
-                    }
-                    at += x_step;
+            for (uint32_t r = 0; r < kRows; ++r) {
+                if (r < rows) {
+                    access.copy(place_of + r * kWorkers, at);
                 }
+                at += x_step;
             }
-            // Empty groups keep the count of groups that the wait below goes by.
-            asm volatile("cp.async.commit_group;" ::: "memory");
-            ahead += g.groups;
-            from += step * p.x_pitch;
-            ahead_stage = (ahead_stage + 1) % kAsyncStages;
-        };
-#pragma unroll 1
-        for (uint32_t s = 0; s + 1 < kAsyncStages; ++s) {
-            fetch();
         }
+        // Empty groups keep the count of groups that the wait below goes by.
+        asm volatile("cp.async.commit_group;" ::: "memory");
+        ahead += g.groups;
+        from += step * p.x_pitch;
+        ahead_stage = (ahead_stage + 1) % kAsyncStages;
+    };
+    // Before everything else that is asked of the memory: what the worker is made of comes meanwhile.
+#pragma unroll 1
+    for (uint32_t s = 0; s + 1 < kAsyncStages; ++s) {
+        fetch();
+    }
+    if constexpr (kTelemetry != Telemetry::Off) {
+        if (threadIdx.x / 32 == kBlockThreads / 32 - 1) {
+            expect_pieces(g, span, p.watched, p.accumulators + (uint64_t(tile) * g.groups + group) * g.pieces);
+        }
+    }
+    Worker worker = make_worker<Worker, kMode>(p, place);
+    worker.settle();
+    typename Worker::Rest rest = Worker::empty_rest();
+    const bool stored = p.in_place == 0 || is_changed<kMode>(p, tile);
+    if (place.columns != 0) {
         uint32_t stage = 0;
         for (uint32_t block = group; block < row_blocks(g); block += g.groups) {
             keep_out_of_registers(x_step, y_step);
@@ -379,7 +385,7 @@ __device__ __forceinline__ void forward_async(const ForwardParams& p)
         }
         asm volatile("cp.async.wait_group 0;" ::: "memory");
     }
-    __syncthreads();
+    block_barrier();
     worker.flush(p, tile, group, place.active, reinterpret_cast<ChunkStats*>(shared), rest);
     worker.report_saturated(p);
 }

@@ -5,6 +5,7 @@
 // Every merge has a fixed place in a tree whose shape depends on the geometry alone, so results are the same bits in every run.
 #pragma once
 
+#include "block_barrier.cuh"
 #include "stream_geometry.cuh"
 
 namespace kasmina::stream {
@@ -91,11 +92,11 @@ __device__ __forceinline__ Stats merge_records(uint32_t lane, uint32_t count, ui
 }
 
 // Adds a tile's thread statistics to the block's accumulators, piece by piece: the parts of chunks that lie in the tile. `units`
-// are [row_lanes][per_row] statistics in shared memory, each of kUnitColumns neighbouring columns. Called by kThreads threads,
-// `thread` this one's number. No other block has the accumulators, so nothing is waited for. Out of line: inlined it took some 25
+// are [row_lanes][per_row] statistics in shared memory, each of kUnitColumns neighbouring columns. Called by kMergers threads,
+// `thread` this one's number; the tree is that of kThreads. No other block has the accumulators, so nothing is waited for. Out of line: inlined it took some 25
 // registers of every kernel. At the end of a block everything waits for it, so it has few divisions, and takes what it needs by
 // value: a reference to a kernel's parameters is read through the memory, out of line.
-template <uint32_t kThreads, uint32_t kUnitColumns, class Stats>
+template <uint32_t kThreads, uint32_t kUnitColumns, class Stats, uint32_t kMergers = kThreads>
 __device__ __noinline__ void accumulate_pieces(uint32_t chunk, uint32_t tile_columns, TileSpan span, uint32_t thread,
                                                uint32_t row_lanes, const Stats* units, const uint8_t* watched, Stats* accumulators)
 {
@@ -109,7 +110,7 @@ __device__ __noinline__ void accumulate_pieces(uint32_t chunk, uint32_t tile_col
     const uint32_t wanted = log2_up(ceil_div(width_of_most * row_lanes + 1, kRecordsOfLane));
     const uint32_t room = log2_down(kThreads) - min(log2_down(kThreads), log2_up(pieces));
     const uint32_t log2_lanes = min(min(wanted, room), 5u);
-    for (uint32_t base = 0; base < pieces; base += kThreads >> log2_lanes) {
+    for (uint32_t base = 0; base < pieces; base += kMergers >> log2_lanes) {
         const uint32_t piece = base + (thread >> log2_lanes);
         const bool real = piece < pieces;
         const uint32_t from = max((first_seed + piece) * chunk, span.first);

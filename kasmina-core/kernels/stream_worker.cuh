@@ -4,6 +4,9 @@
 #include "kasmina_pairs.cuh"
 #include "stream_access.cuh"
 #include "stream_reduce.cuh"
+#if defined(KASMINA_RESIDENT)
+#include "resident_merge.cuh"
+#endif
 
 namespace kasmina::stream {
 
@@ -140,6 +143,10 @@ public:
     {
         if constexpr (kTelemetry != Telemetry::Off) {
             const Geometry& g = p.geometry;
+#if defined(KASMINA_RESIDENT)
+            resident::claim_merge();
+            scratch = resident::merge_records_place<ChunkStats>();
+#endif
             if (active) {
 #pragma unroll
                 for (uint32_t u = 0; u < kUnits; ++u) {
@@ -151,10 +158,15 @@ public:
                     }
                 }
             }
-            named_barrier<kWorkersBarrier, kWorkers>();
             const uint64_t block = static_cast<uint64_t>(tile) * g.groups + group;
+#if defined(KASMINA_RESIDENT)
+            resident::post_merge({resident::MergeKind::Chunks, kUnitColumns, g.chunk, g.tile_columns, tile_span(g, tile), g.row_lanes, 0,
+                                  p.watched, p.accumulators + block * g.pieces});
+#else
+            named_barrier<kWorkersBarrier, kWorkers>();
             accumulate_pieces<kWorkers, kUnitColumns>(g.chunk, g.tile_columns, tile_span(g, tile), threadIdx.x, g.row_lanes, scratch,
                                                       p.watched, p.accumulators + block * g.pieces);
+#endif
         }
     }
 

@@ -10,7 +10,7 @@ use super::columns::Columns;
 use super::cuts::Cuts;
 use super::error::CudaError;
 use super::forward::Streams;
-use super::geometry::{Geometry, Machine, Needs, PACKET_BYTES, Tuning, WORKERS};
+use super::geometry::{Geometry, Needs, PACKET_BYTES, Tuning, WORKERS};
 use super::job::{JobList, ROLE_RECONSTRUCTION, SeedJob, View};
 use super::loading;
 use super::params::{
@@ -95,7 +95,7 @@ const SEEDS_PER_MULTIPROCESSOR: u32 = 16;
 /// Columns of a seed that a warp finalizes without being slow at it.
 const NARROW: u32 = 128;
 /// Threads of a finalizing block, and seeds of it where each has a warp.
-const FINALIZE_THREADS: u32 = 256;
+pub(super) const FINALIZE_THREADS: u32 = 192;
 const FINALIZE_WARPS: u32 = FINALIZE_THREADS / 32;
 
 impl Streams {
@@ -175,8 +175,11 @@ impl Streams {
     ) -> Result<Geometry, CudaError> {
         // As many registers as there are, and shared memory for two matrices: one block.
         let machine = self.columns.engine.machine(1);
-        let params = self.backward_params(variant, machine, tuning, views)?;
-        let geometry = params.geometry;
+        let needs = Needs { tuning, ..needs(&variant) };
+        let bytes = variant.element_bytes();
+        let layout = self.columns.layout;
+        let geometry = Geometry::new(x.rows, layout, bytes, variant.path, machine, needs);
+        let params = self.backward_params(variant, geometry, views)?;
         let stream = self.columns.stream.clone();
         let (state, columns) = (&mut self.backward, &self.columns);
         let config = LaunchConfig::new(geometry.blocks(), variant.threads())
@@ -199,19 +202,14 @@ impl Streams {
         Ok(geometry)
     }
 
-    /// What a launch of `variant` on `machine` is told, its cut made ready for it and its sums' place there.
+    /// What a launch of `variant` is told, the cut made ready for it and its sums' place there.
     pub(super) fn backward_params(
         &mut self,
         variant: BackwardVariant,
-        machine: Machine,
-        tuning: Tuning,
+        geometry: Geometry,
         views: &BackwardViews,
     ) -> Result<BackwardParams, CudaError> {
         let BackwardViews { x, gradients } = *views;
-        let needs = Needs { tuning, ..needs(&variant) };
-        let bytes = variant.element_bytes();
-        let layout = self.columns.layout;
-        let geometry = Geometry::new(x.rows, layout, bytes, variant.path, machine, needs);
         let state = &mut self.backward;
         let places = geometry.groups as usize * geometry.columns as usize;
         let sums = grown(&mut state.sums, &self.columns, places)?;

@@ -11,7 +11,7 @@ use super::columns::Columns;
 use super::cuts::{self, Cuts};
 use super::engine::{Engine, ForwardKernel};
 use super::error::CudaError;
-use super::geometry::{COPIED_ROWS, Geometry, Machine, Needs, PACKET_BYTES, ROWS, Tuning, WORKERS};
+use super::geometry::{COPIED_ROWS, Geometry, Needs, PACKET_BYTES, ROWS, Tuning, WORKERS};
 use super::job::View;
 use super::layer::ResidentCollect;
 use super::loading;
@@ -317,9 +317,12 @@ impl Streams {
     ) -> Result<Geometry, CudaError> {
         let kernel = self.columns.engine.forward(variant)?;
         let machine = self.columns.engine.machine(variant.blocks());
+        let needs = Needs { tuning, ..needs(&variant) };
+        let (rows, bytes) = (x.view().rows, variant.element_bytes());
+        let layout = self.columns.layout;
+        let geometry = Geometry::new(rows, layout, bytes, variant.path, machine, needs);
         let places = (x.view(), y.view(), in_place);
-        let params = self.forward_params(variant, machine, tuning, places, options.dead_epsilon)?;
-        let geometry = params.geometry;
+        let params = self.forward_params(variant, geometry, places, options.dead_epsilon)?;
         let shared = shared_bytes(&variant, &geometry);
         let config = LaunchConfig::new(geometry.blocks(), variant.threads()).shared_bytes(shared);
         let homes = [x.data().home(), y.data().home()];
@@ -352,19 +355,14 @@ impl Streams {
         Ok(geometry)
     }
 
-    /// What a launch of `variant` on `machine` is told, its cut made ready for it; `places` are x, y, and whether they are the same.
+    /// What a launch of `variant` is told, the cut made ready for it; `places` are x, y, and whether they are the same.
     pub(super) fn forward_params(
         &mut self,
         variant: ForwardVariant,
-        machine: Machine,
-        tuning: Tuning,
+        geometry: Geometry,
         (x, y, in_place): (View, View, bool),
         dead_epsilon: f32,
     ) -> Result<ForwardParams, CudaError> {
-        let needs = Needs { tuning, ..needs(&variant) };
-        let bytes = variant.element_bytes();
-        let layout = self.columns.layout;
-        let geometry = Geometry::new(x.rows, layout, bytes, variant.path, machine, needs);
         let counts = variant.counting != Counting::Off;
         let cut = self.cuts.prepare(&self.columns, geometry, counts, &self.totals)?;
         Ok(ForwardParams {

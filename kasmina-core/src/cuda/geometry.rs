@@ -123,7 +123,23 @@ impl Geometry {
         let elements = PACKET_BYTES / element_bytes;
         let tuning = needs.tuning;
         let most = columns.div_ceil(elements).min(needs.most_packets);
-        let tile_packets = tile_packets(rows, columns, chunk, elements, machine, (tuning, most));
+        let packets = tile_packets(rows, columns, chunk, elements, machine, (tuning, most));
+        Self::of_tile(rows, layout, element_bytes, path, machine, needs, packets)
+    }
+
+    /// The same with `tile_packets` packets in a row of a tile.
+    fn of_tile(
+        rows: u32,
+        layout: SeedLayout,
+        element_bytes: u32,
+        path: LoadPath,
+        machine: Machine,
+        needs: Needs,
+        tile_packets: u32,
+    ) -> Self {
+        let (columns, chunk) = (layout.hidden() as u32, layout.chunk() as u32);
+        let elements = PACKET_BYTES / element_bytes;
+        let tuning = needs.tuning;
         let tile_columns = tile_packets * elements;
         let tiles = columns.div_ceil(tile_columns);
         let row_lanes = row_lanes(tile_packets, tuning);
@@ -172,6 +188,44 @@ impl Geometry {
             lane_rows,
             stage_bytes: own_bytes,
         }
+    }
+
+    /// Cuts for a grid of `machine.multiprocessors` blocks that has nothing else to do: what counts is when the last block is done, which
+    /// for small matrices is the way through one block, not the memory. Every kernel of a shape and type is cut alike where it takes
+    /// `lane_rows` rows at a time; `threads` of a block have a packet, at most.
+    pub(crate) fn resident(
+        rows: u32,
+        layout: SeedLayout,
+        element_bytes: u32,
+        path: LoadPath,
+        machine: Machine,
+        needs: Needs,
+        threads: u32,
+    ) -> Self {
+        let (columns, chunk) = (layout.hidden() as u32, layout.chunk() as u32);
+        let elements = PACKET_BYTES / element_bytes;
+        let whole = columns.div_ceil(elements);
+        let workers = machine.multiprocessors;
+        let aligned = |packets: u32| {
+            let tile = packets * elements;
+            tile.is_multiple_of(chunk) || chunk.is_multiple_of(tile)
+        };
+        let cut = |packets: u32| {
+            let lanes = (threads / packets).min(MAX_BOX / ROWS).min(rows);
+            let tuning = Tuning { packets, threads: packets * lanes, ..needs.tuning };
+            let needs = Needs { tuning, ..needs };
+            Self::of_tile(rows, layout, element_bytes, path, machine, needs, packets)
+        };
+        // In cycles of an H200, roughly: of a block, of a row of each thread, and of the records that a lane merges.
+        let cost = |g: &Self| {
+            let rounds = u64::from(g.blocks().div_ceil(workers));
+            let rows = u64::from(rows.div_ceil(g.stage_rows()).div_ceil(g.groups) * g.lane_rows);
+            let of_piece = g.tile_packets.min(chunk.div_ceil(elements)) * g.row_lanes;
+            rounds * (3000 + 80 * rows + 150 * u64::from(of_piece.div_ceil(32)))
+        };
+        let most = whole.min(threads);
+        let cuts = (1..=most).filter(|packets| aligned(*packets)).map(cut);
+        cuts.min_by_key(cost).unwrap_or_else(|| cut(most))
     }
 
     /// Blocks of a launch.

@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use kasmina_sys::{
     ByValue, DeviceBuffer, Kernel, KernelArguments, LaunchConfig, PinnedBuffer, PinnedKind, Stream,
@@ -14,7 +14,7 @@ use super::error::ExecutorError;
 use super::options::ExecutorOptions;
 use super::records::{
     BOARD, CONTROL_BYTES, FAULT_KERNEL_WAITED, FAULT_WORKER_WAITED, Mail, Mailbox, Report,
-    ResidentParams, STOP_ABORT, STOP_DRAIN,
+    ResidentParams, STOP_BITS, STOP_DRAIN, STOP_NO,
 };
 use crate::cuda::engine::Engine;
 use crate::cuda::error::CudaError;
@@ -34,8 +34,14 @@ pub(in crate::cuda) const RESIDENT_ARGUMENTS: &[usize] = <Resident as KernelArgu
 /// See [`RESIDENT_ARGUMENTS`].
 pub(in crate::cuda) const RUN_ARGUMENTS: &[usize] = <Run as KernelArguments>::SIZES;
 
-/// Dynamic shared memory of a block: what the greediest item needs, 16-bit columns counted one by one.
-pub(super) const SHARED_BYTES: u32 = 96 << 10;
+/// Threads of a block that work on an item, `kBlockThreads`; the others merge statistics.
+pub(in crate::cuda) const BLOCK_THREADS: u32 = 192;
+/// Dynamic shared memory of a block for items, `kItemBytes`: what the forward pass's rows take.
+const ITEM_BYTES: u32 = 96 << 10;
+/// The same for records on their way to the mergers, `kRecordBytes`, and for their job before them.
+pub(in crate::cuda) const RECORD_BYTES: u32 = 36 << 10;
+const JOB_BYTES: u32 = 48;
+const SHARED_BYTES: u32 = ITEM_BYTES + JOB_BYTES + RECORD_BYTES;
 /// Blocks that a grid is worth having: one that dispatches and one that works.
 const FEWEST_BLOCKS: u32 = 2;
 
@@ -49,6 +55,8 @@ pub(super) struct Grid {
     params: ResidentParams,
     /// Grids launched so far.
     generation: AtomicU64,
+    /// Steps put into the mailbox so far.
+    tail: AtomicU64,
     mailbox: PinnedBuffer<Mailbox>,
     report: PinnedBuffer<Report>,
     control: DeviceBuffer<u8>,
@@ -67,6 +75,9 @@ impl Grid {
         let context = engine.context();
         let kernel = engine.kernel::<Resident>(IMAGE, GRID)?;
         let run = engine.kernel::<Run>(IMAGE, RUN)?;
+        // A multiprocessor divides its memory anew only while nothing runs there: where such a kernel waits for a grid, it must be divided as the
+        // grid's blocks want it.
+        run.prefer_shared_carveout(Some(100))?;
         let shared = kernel.attributes()?.static_shared_bytes + SHARED_BYTES;
         if shared > engine.shared_bytes() {
             return Ok(Err(format!(
@@ -95,9 +106,19 @@ impl Grid {
             [options.idle, options.watchdog].map(|d| d.as_nanos().min(u64::MAX.into()) as u64);
         let params = ResidentParams::new(addresses, blocks - 1, nanoseconds);
         let watchdog = options.watchdog;
-        let generation = AtomicU64::new(0);
-        let grid =
-            Self { stream, kernel, run, params, generation, mailbox, report, control, watchdog };
+        let (generation, tail) = (AtomicU64::new(0), AtomicU64::new(0));
+        let grid = Self {
+            stream,
+            kernel,
+            run,
+            params,
+            generation,
+            tail,
+            mailbox,
+            report,
+            control,
+            watchdog,
+        };
         // The first launch tells whether the driver does it at all: under MPS, say, it may not.
         match grid.launch() {
             Ok(()) => Ok(Ok(grid)),
@@ -115,13 +136,15 @@ impl Grid {
 
     /// What items are cut for.
     pub(super) fn machine(&self) -> Machine {
-        Machine { multiprocessors: self.workers(), shared_bytes: SHARED_BYTES, blocks: 1 }
+        Machine { multiprocessors: self.workers(), shared_bytes: ITEM_BYTES, blocks: 1 }
     }
 
     /// Launches a grid after the one before it. One thread at a time.
     fn launch(&self) -> Result<(), CudaError> {
         let generation = self.generation.load(Ordering::Relaxed) + 1;
         let params = self.params.of(generation);
+        let word = self.tail.load(Ordering::Relaxed) << STOP_BITS | STOP_NO;
+        self.say(offset_of!(Mailbox, word), word, Ordering::Release);
         let blocks = self.params.workers + 1;
         let config =
             LaunchConfig::new(blocks, WORKERS).shared_bytes(SHARED_BYTES).cooperative(true);
@@ -150,7 +173,8 @@ impl Grid {
         let slot = offset_of!(Mailbox, slots) + (number as usize - 1) % BOARD * size_of::<Mail>();
         self.say(slot + offset_of!(Mail, step), step, Ordering::Relaxed);
         self.say(slot + offset_of!(Mail, after), after, Ordering::Relaxed);
-        self.say(offset_of!(Mailbox, tail), number, Ordering::Release);
+        self.say(offset_of!(Mailbox, word), number << STOP_BITS | STOP_NO, Ordering::Release);
+        self.tail.store(number, Ordering::Relaxed);
         // A grid that is just ending may not see it, nor its end be seen here yet: whoever waits asks again.
         fence(Ordering::SeqCst);
     }
@@ -195,21 +219,15 @@ impl Grid {
         Ok(unsafe { self.run.launch(stream, &LaunchConfig::new(1, 32), arguments) }?)
     }
 
-    /// Lets the grid end when what is in the mailbox is done, or at once.
-    pub(super) fn stop(&self, at_once: bool) {
-        let stop = if at_once { STOP_ABORT } else { STOP_DRAIN };
-        // SAFETY: an aligned place inside the mailbox, which lives as long as this; the host only uses it through atomics.
-        let at = unsafe {
-            AtomicU32::from_ptr(
-                self.place::<Mailbox>(&self.mailbox, offset_of!(Mailbox, stop)).cast().as_ptr(),
-            )
-        };
-        at.store(stop, Ordering::Release);
+    /// Lets the grid end when what is in the mailbox is done. The next step starts another one.
+    pub(super) fn stop(&self) {
+        let word = self.tail.load(Ordering::Relaxed) << STOP_BITS | STOP_DRAIN;
+        self.say(offset_of!(Mailbox, word), word, Ordering::Release);
     }
 
     /// Ends the grid, after what it has, and waits for that.
     pub(super) fn finish(&self) -> Result<(), ExecutorError> {
-        self.stop(false);
+        self.stop();
         let failed =
             |error: kasmina_sys::Error| ExecutorError::Device { reason: error.to_string() };
         self.stream.synchronize().map_err(failed)?;
@@ -246,7 +264,7 @@ impl Grid {
 impl Drop for Grid {
     fn drop(&mut self) {
         // It ends by itself when it is idle, too; what it reads and writes must be there until then.
-        self.stop(false);
+        self.stop();
         if let Err(error) = self.stream.synchronize() {
             tracing::warn!(target: "kasmina::executor", %error, "the resident grid did not end well");
         }

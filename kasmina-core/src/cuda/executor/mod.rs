@@ -9,7 +9,7 @@
 //!   the same order, and wait only for what is earlier in it.
 //! * *Order is kept.* Steps and items that touch the same memory, one of them writing, run in the order of submission; a pass of
 //!   [`CudaLayer`](super::CudaLayer) outside waits for the steps that use the layer; a step runs after what was queued before it on the streams of
-//!   its layers and matrices.
+//!   its layers and matrices, for which `submit` waits ([`PersistentExecutor::launch_on`] does not).
 //!
 //! Where there can be no grid, or a step has something that needs kernels of its own, the same calls launch, and
 //! [`PersistentExecutor::report`] says why.
@@ -69,14 +69,11 @@ pub use report::ExecutorReport;
 pub use step::{ResidentStep, ResidentStepBuilder, SharedLayer};
 pub use ticket::Ticket;
 
-pub(super) use grid::{RESIDENT_ARGUMENTS, RUN_ARGUMENTS};
+pub(super) use grid::{BLOCK_THREADS, RECORD_BYTES, RESIDENT_ARGUMENTS, RUN_ARGUMENTS};
 pub(super) use ticket::Residents;
 
 use super::engine::Engine;
 use super::error::CudaError;
-use super::geometry::{PACKET_BYTES, Tuning, WORKERS};
-use super::variants::element_bytes;
-use crate::{DType, SeedLayout};
 use grid::Grid;
 use queue::{Ordered, Queue};
 use step::{Locked, StepInner};
@@ -285,26 +282,20 @@ impl Shared {
     ) -> Result<Ticket, CudaError> {
         let step = &step.0;
         self.check_room()?;
-        let mut layers = step.lock();
-        let streams = step.streams(&layers);
-        for stream in &streams {
+        let streams = &step.streams;
+        for stream in streams {
             if stream.is_capturing()? {
                 return Err(ExecutorError::Capturing.into());
             }
         }
-        let (grid, reason) = self.choose(step, &mut layers)?;
+        let mut layers = step.lock();
         let ticket = Ticket::new(self, Stage::Waiting);
-        let submitted = match (grid, reason) {
-            (Some(grid), None) => {
-                self.submit_to_grid(grid, step, &mut layers, &streams, priority, &ticket)
+        let submitted = match self.record(step, &mut layers)? {
+            Ok((grid, record)) => {
+                let at = (grid, record);
+                self.submit_to_grid(at, step, &mut layers, streams, priority, &ticket)
             }
-            (_, reason) => self.submit_launches(
-                step,
-                &mut layers,
-                &streams,
-                reason.unwrap_or_default(),
-                &ticket,
-            ),
+            Err(reason) => self.submit_launches(step, &mut layers, streams, reason, &ticket),
         };
         if submitted.is_err() {
             // Layers may have been told of it.
@@ -313,36 +304,50 @@ impl Shared {
         submitted.map(|()| ticket)
     }
 
-    /// The grid, or why a step is not for it.
-    fn choose(
+    /// The grid and the address of the step's record, made anew where the layers have changed; or why the step is not for the grid.
+    fn record(
         &self,
-        step: &StepInner,
+        step: &Arc<StepInner>,
         layers: &mut Locked<'_>,
-    ) -> Result<(Option<&Grid>, Option<String>), CudaError> {
-        match &self.grid {
-            Some(grid) => Ok((Some(grid), step.not_resident(layers)?)),
-            None => Ok((None, self.why_no_grid.clone())),
+    ) -> Result<Result<(&Grid, u64), String>, CudaError> {
+        let Some(grid) = &self.grid else {
+            return Ok(Err(self.why_no_grid.clone().unwrap_or_default()));
+        };
+        let stamps = step.stamps(layers)?;
+        if let Some(record) = step.unchanged(self.id, &stamps) {
+            step.note(layers)?;
+            return Ok(Ok((grid, record)));
         }
+        if let Some(reason) = step.not_resident(layers)? {
+            return Ok(Err(reason));
+        }
+        let lowered = step.lower(layers, grid.machine())?;
+        // What lowering has made is part of what it was made from.
+        let stamps = step.stamps(layers)?;
+        let uses = |queued: &Queued| Arc::ptr_eq(&queued.step, step);
+        let unused = |state: &State| !state.queue.any(uses) && !state.launched.iter().any(uses);
+        let before = || self.settle(unused).map(drop);
+        let record = step.upload(grid, self.id, &self.uploads, (lowered, stamps), before)?;
+        Ok(Ok((grid, record)))
     }
 
     fn submit_to_grid(
-        self: &Arc<Self>,
-        grid: &Grid,
+        &self,
+        (grid, record): (&Grid, u64),
         step: &Arc<StepInner>,
         layers: &mut Locked<'_>,
         streams: &[Stream],
         priority: Priority,
         ticket: &Ticket,
     ) -> Result<(), CudaError> {
-        let record = self.lower(grid, step, layers)?;
-        let mut busy = false;
         for stream in streams {
-            busy |= !stream.is_idle()?;
+            // A grid follows no stream. (A kernel that waited in the stream for a grid that is not there yet could keep it from coming.)
+            if !stream.is_idle()? {
+                stream.synchronize()?;
+                self.state.lock().report.waited_for_streams += 1;
+            }
         }
         layers.iter().for_each(|layer| layer.residents().note(ticket));
-        if busy {
-            return self.submit_behind(grid, step, record, streams, ticket);
-        }
         let queued = Queued { step: Arc::clone(step), record, ticket: Arc::clone(&ticket.0) };
         // A step on a stream whose memory this one touches: what this one's own streams did not show.
         let mut state =
@@ -355,28 +360,6 @@ impl Shared {
         pumped
     }
 
-    /// Behind what is still queued on the step's streams.
-    fn submit_behind(
-        &self,
-        grid: &Grid,
-        step: &Arc<StepInner>,
-        record: u64,
-        streams: &[Stream],
-        ticket: &Ticket,
-    ) -> Result<(), CudaError> {
-        let Some((first, others)) = streams.split_first() else {
-            return Err(ExecutorError::Empty.into());
-        };
-        let mut state =
-            self.settle(|state| !state.queue.any(|queued| queued.step.conflicts(step)))?;
-        for other in others {
-            first.join(other)?;
-        }
-        grid.run_on(first, record)?;
-        state.report.behind_streams += 1;
-        self.launched(state, step, streams, ticket)
-    }
-
     /// By launches, for a reason.
     fn submit_launches(
         &self,
@@ -387,8 +370,12 @@ impl Shared {
         ticket: &Ticket,
     ) -> Result<(), CudaError> {
         drop(self.settle(|state| !state.queue.any(|queued| queued.step.conflicts(step)))?);
+        if let Some(grid) = &self.grid {
+            // Its blocks have the shared memory that launches want; the next step for it starts another one.
+            let _state = self.state.lock();
+            grid.stop();
+        }
         step.launch(layers)?;
-        layers.iter().for_each(|layer| layer.residents().note(ticket));
         let mut state = self.state.lock();
         state.report.by_launches += 1;
         state.report.last_reason = Some(reason);
@@ -424,21 +411,6 @@ impl Shared {
         Ok(())
     }
 
-    /// The address of the step's record, made anew where the layers have changed.
-    fn lower(
-        &self,
-        grid: &Grid,
-        step: &Arc<StepInner>,
-        layers: &mut Locked<'_>,
-    ) -> Result<u64, CudaError> {
-        let lowered = step.lower(layers, grid.machine())?;
-        let uses = |queued: &Queued| Arc::ptr_eq(&queued.step, step);
-        step.upload(grid, self.id, &self.uploads, lowered, || {
-            let unused = |state: &State| !state.queue.any(uses) && !state.launched.iter().any(uses);
-            self.settle(unused).map(drop)
-        })
-    }
-
     /// Waits until `settled` holds.
     fn settle(&self, settled: impl Fn(&State) -> bool) -> Result<MutexGuard<'_, State>, CudaError> {
         loop {
@@ -461,14 +433,11 @@ impl Shared {
     fn prepare(&self, step: &ResidentStep) -> Result<(), CudaError> {
         let step = &step.0;
         let mut layers = step.lock();
-        match self.choose(step, &mut layers)? {
-            (Some(grid), None) => self.lower(grid, step, &mut layers)?,
-            (_, reason) => {
-                return Err(ExecutorError::ByLaunches { reason: reason.unwrap_or_default() }.into());
-            }
-        };
+        if let Err(reason) = self.record(step, &mut layers)? {
+            return Err(ExecutorError::ByLaunches { reason }.into());
+        }
         // What lowering has queued.
-        step.streams(&layers).iter().try_for_each(Stream::synchronize)?;
+        step.streams.iter().try_for_each(Stream::synchronize)?;
         Ok(())
     }
 
@@ -512,15 +481,6 @@ impl Shared {
         self.look_after();
         self.state.lock().report.clone()
     }
-}
-
-/// How items are cut: narrow tiles, so that small layers have many, but of whole chunks, and wide enough that a row of a tile is a few whole
-/// sectors of memory.
-pub(super) fn resident_tuning(layout: SeedLayout, dtype: DType) -> Tuning {
-    let lanes = (PACKET_BYTES / element_bytes(dtype)) as usize;
-    let of_chunk = layout.chunk().div_ceil(lanes);
-    let packets = of_chunk * (8usize.div_ceil(of_chunk));
-    Tuning { packets: (packets as u32).min(WORKERS), ..Tuning::PLAIN }
 }
 
 impl std::fmt::Debug for Shared {

@@ -43,7 +43,7 @@ pub unsafe fn launch_plainly(
 fn launch(engine: &Engine, item: &Item, stream: &Stream) -> Result<(), CudaError> {
     let dtype = [DType::F32, DType::F16, DType::Bf16][item.element as usize % 3];
     let counting = [Counting::Off, Counting::Packet, Counting::Column][item.counting as usize % 3];
-    let path = LoadPath::Vector16;
+    let path = LoadPath::CpAsync;
     let config = LaunchConfig::new(item.blocks, WORKERS);
     match item.kind {
         KIND_FORWARD => {
@@ -66,6 +66,7 @@ fn launch(engine: &Engine, item: &Item, stream: &Stream) -> Result<(), CudaError
         }
         KIND_FINALIZE => {
             let params: FinalizeParams = item.params();
+            let config = LaunchConfig::new(item.blocks, backward::FINALIZE_THREADS);
             let kernel = engine.kernel::<Finalize>("finalize", "kasmina_finalize_block")?;
             // SAFETY: as above.
             unsafe { kernel.launch(stream, &config, (ByValue(params),)) }?;

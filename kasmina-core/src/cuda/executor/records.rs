@@ -18,8 +18,10 @@ pub(super) const KIND_FINALIZE: u32 = 2;
 pub(super) const KIND_COLLECT_CHUNKS: u32 = 3;
 pub(super) const KIND_COLLECT_GRADIENTS: u32 = 4;
 
-pub(super) const STOP_DRAIN: u32 = 1;
-pub(super) const STOP_ABORT: u32 = 2;
+/// Bits of the mailbox's word below the number of its steps, `kStopBits`, and what they can say.
+pub(super) const STOP_BITS: u32 = 2;
+pub(super) const STOP_NO: u64 = 0;
+pub(super) const STOP_DRAIN: u64 = 1;
 
 pub(super) const FAULT_WORKER_WAITED: u8 = 1;
 pub(super) const FAULT_KERNEL_WAITED: u8 = 2;
@@ -116,10 +118,8 @@ pub(super) struct Mail {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub(super) struct Mailbox {
-    pub(super) tail: u64,
-    pub(super) stop: u32,
-    padding: u32,
-    unused: [u64; 6],
+    pub(super) word: u64,
+    unused: [u64; 7],
     pub(super) slots: [Mail; BOARD],
 }
 
@@ -129,13 +129,12 @@ const _: () = assert!(size_of::<Mailbox>() == 64 + 16 * BOARD);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub(super) struct Report {
-    pub(super) completed: u64,
     pub(super) from_mailbox: u64,
     pub(super) ended: u64,
     pub(super) asked: u64,
     pub(super) fault: u64,
     pub(super) answered: u64,
-    unused: [u64; 2],
+    unused: [u64; 3],
 }
 
 /// Bytes of `Control`, which is the device's alone.

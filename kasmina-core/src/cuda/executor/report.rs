@@ -12,8 +12,8 @@ pub struct ExecutorReport {
     pub why_no_grid: Option<String>,
     /// Steps submitted.
     pub submitted: u64,
-    /// Of them, those that went to the grid through a stream that was not idle.
-    pub behind_streams: u64,
+    /// Times that a submission waited for a stream.
+    pub waited_for_streams: u64,
     /// Of them, those that ran by launches.
     pub by_launches: u64,
     /// Why the latest of these did.
@@ -40,8 +40,8 @@ impl fmt::Display for ExecutorReport {
         }
         write!(
             f,
-            "; {} steps, {} behind streams, {} by launches",
-            self.submitted, self.behind_streams, self.by_launches
+            "; {} steps, {} waits for streams, {} by launches",
+            self.submitted, self.waited_for_streams, self.by_launches
         )?;
         match &self.last_reason {
             Some(reason) => write!(f, " (the last because {reason})"),

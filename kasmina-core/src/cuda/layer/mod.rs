@@ -33,7 +33,7 @@ use kasmina_tma::LoadPath;
 pub use epoch::PublishedEpoch;
 pub use publish::PublishOutcome;
 pub use report::{LayerReport, OptimizerSummary};
-pub(super) use resident::ResidentCollect;
+pub(super) use resident::{ResidentCollect, ResidentStamp};
 pub(in crate::cuda) use step::{Ready, Reports, Stamp};
 #[cfg(feature = "candle")]
 pub(crate) use users::runs_user_blueprint;

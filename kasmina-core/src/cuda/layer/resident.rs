@@ -1,21 +1,22 @@
 //! Passes of a layer as items of a resident grid: everything that a pass does but its launch.
 
+use kasmina_telemetry::{ChunkStats, TelemetryMode, TelemetryScope};
 use kasmina_tma::LoadPath;
 
 use super::CudaLayer;
 use super::pass::{is_filter, is_matrix};
 use super::work::Role;
-use crate::cuda::backward::BackwardViews;
+use crate::cuda::backward::{self, BackwardViews};
 use crate::cuda::error::CudaError;
-use crate::cuda::executor::{Residents, resident_tuning};
-use crate::cuda::forward::side;
-use crate::cuda::geometry::{Geometry, Machine};
+use crate::cuda::executor::{BLOCK_THREADS, RECORD_BYTES, Residents};
+use crate::cuda::forward::{self, side};
+use crate::cuda::geometry::{Geometry, Machine, Needs, PACKET_BYTES};
 use crate::cuda::job::View;
 use crate::cuda::loading;
 use crate::cuda::params::{BackwardParams, FinalizeParams, ForwardParams};
-use crate::cuda::variants::{BackwardVariant, Counting, ForwardVariant};
+use crate::cuda::variants::{BackwardVariant, Counting, ForwardVariant, element_bytes};
 use crate::layer::watched_seeds;
-use crate::{DType, ForwardOptions, StabilityMode};
+use crate::{DType, ForwardOptions, Stability, StabilityMode};
 
 /// A forward pass, ready for a worker.
 pub(in crate::cuda) struct ResidentForward {
@@ -30,12 +31,30 @@ pub(in crate::cuda) struct ResidentBackward {
     pub(in crate::cuda) finalize: Option<FinalizeParams>,
 }
 
+/// What items of a layer depend on beside their matrices.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::cuda) struct ResidentStamp {
+    revision: u64,
+    mode: TelemetryMode,
+    scope: TelemetryScope,
+    stability: Stability,
+}
+
 /// Accumulators that are to be moved to the seeds' totals.
 pub(in crate::cuda) struct ResidentCollect {
     pub(in crate::cuda) accumulators: u64,
     pub(in crate::cuda) totals: u64,
     pub(in crate::cuda) geometry: Geometry,
     pub(in crate::cuda) of_gradients: bool,
+}
+
+/// Bytes of a matrix above which a launch costs less than the grid's plain loads lose.
+const MOST_BYTES: usize = 4 << 20;
+
+/// Rows that a thread takes at a time: as many in both passes, so that a block of one has the elements of a block of the other. 16-bit
+/// backward has shared memory for no more.
+fn lane_rows(dtype: DType) -> u32 {
+    if dtype == DType::F32 { 2 } else { 1 }
 }
 
 impl CudaLayer {
@@ -66,8 +85,14 @@ impl CudaLayer {
         if needed.0 == 0 {
             return Ok(Some("it has no rows".to_owned()));
         }
+        let bytes = needed.0 * needed.1 * element_bytes(dtype) as usize;
+        if bytes > MOST_BYTES {
+            return Ok(Some(format!(
+                "a matrix of {bytes} bytes (more than {MOST_BYTES}) is better launched, by kernels with a multiprocessor's whole memory"
+            )));
+        }
         let path = loading::select(&self.streams.columns.engine, dtype, views, None)?.path;
-        if path > LoadPath::Vector16 {
+        if path > LoadPath::CpAsync {
             return Ok(Some("rows do not begin at multiples of 16 bytes".to_owned()));
         }
         if self.telemetry.histograms.is_some() {
@@ -91,7 +116,7 @@ impl CudaLayer {
         Ok(None)
     }
 
-    /// A forward pass that `not_resident` has nothing against; the layer has made it afterwards.
+    /// A forward pass that `not_resident` has nothing against. [`CudaLayer::note_resident_forward`] is to follow.
     pub(in crate::cuda) fn resident_forward(
         &mut self,
         dtype: DType,
@@ -100,29 +125,18 @@ impl CudaLayer {
         machine: Machine,
     ) -> Result<ResidentForward, CudaError> {
         let pass = self.state.telemetry.passes;
-        let watched = watched_seeds(&self.state.telemetry, &self.state.lifecycle, options, pass);
-        if let Some(seeds) = &watched {
-            self.telemetry.watch(&mut self.streams.columns, seeds)?;
-        }
-        let computes = self.arena.as_ref().is_some_and(|arena| arena.runs(|_| true));
-        self.queue_bounds(dtype, x, computes)?;
-        let counting = loading::counting(&self.streams.columns, dtype, watched.is_some());
-        let variant = ForwardVariant { dtype, path: LoadPath::Vector16, counting, computes: true };
+        let counting = self.watch(dtype, x, options, pass)?;
+        let path = LoadPath::CpAsync;
+        let variant = ForwardVariant { dtype, path, counting, computes: true };
+        let needs = Needs { lane_rows: lane_rows(dtype), ..forward::needs(&variant) };
+        let geometry = self.cut(x.rows, (dtype, counting), path, machine, needs);
         let dead_epsilon = self.state.telemetry.dead_epsilon;
-        let tuning = resident_tuning(self.layout(), dtype);
-        let params = self.streams.forward_params(
-            variant,
-            machine,
-            tuning,
-            (x, y, in_place),
-            dead_epsilon,
-        )?;
-        self.state.telemetry.passes += 1;
-        self.state.telemetry.measured += u64::from(watched.is_some());
+        let places = (x, y, in_place);
+        let params = self.streams.forward_params(variant, geometry, places, dead_epsilon)?;
         Ok(ResidentForward { counting, params })
     }
 
-    /// A backward pass that `not_resident` has nothing against; the layer has made it afterwards.
+    /// A backward pass that `not_resident` has nothing against. [`CudaLayer::note_resident_backward`] is to follow.
     pub(in crate::cuda) fn resident_backward(
         &mut self,
         dtype: DType,
@@ -131,29 +145,88 @@ impl CudaLayer {
         machine: Machine,
     ) -> Result<ResidentBackward, CudaError> {
         let pass = self.state.telemetry.passes.saturating_sub(1);
+        let counting = self.watch(dtype, x, options, pass)?;
+        let path = LoadPath::CpAsync;
+        let variant = BackwardVariant { dtype, path, counting };
+        let needs = Needs { lane_rows: lane_rows(dtype), ..backward::needs(&variant) };
+        let geometry = self.cut(x.rows, (dtype, counting), path, machine, needs);
+        let views = BackwardViews { x, gradients: Some((grad_y, grad_x)) };
+        let params = self.streams.backward_params(variant, geometry, &views)?;
+        let groups = params.geometry.groups;
+        let mut finalize = None;
+        if let Some(arena) = &self.arena {
+            let jobs = arena.job_list();
+            finalize =
+                self.streams.finalize_params(&views, jobs, groups)?.map(|(params, _)| params);
+        }
+        Ok(ResidentBackward { counting, params, finalize })
+    }
+
+    /// What is counted in a pass; tells the device who is watched, and the guards.
+    fn watch(
+        &mut self,
+        dtype: DType,
+        x: View,
+        options: &ForwardOptions,
+        pass: u64,
+    ) -> Result<Counting, CudaError> {
         let watched = watched_seeds(&self.state.telemetry, &self.state.lifecycle, options, pass);
         if let Some(seeds) = &watched {
             self.telemetry.watch(&mut self.streams.columns, seeds)?;
         }
         let computes = self.arena.as_ref().is_some_and(|arena| arena.runs(|_| true));
         self.queue_bounds(dtype, x, computes)?;
-        let counting = loading::counting(&self.streams.columns, dtype, watched.is_some());
-        let variant = BackwardVariant { dtype, path: LoadPath::Vector16, counting };
-        let views = BackwardViews { x, gradients: Some((grad_y, grad_x)) };
-        let tuning = resident_tuning(self.layout(), dtype);
-        let params = self.streams.backward_params(variant, machine, tuning, &views)?;
-        let groups = params.geometry.groups;
-        let mut finalize = None;
-        if let Some(arena) = &mut self.arena {
-            let jobs = arena.job_list();
-            finalize =
-                self.streams.finalize_params(&views, jobs, groups)?.map(|(params, _)| params);
-            for slot in &mut arena.slots {
-                slot.has_gradients |= slot.work.is_served(true);
-                slot.has_alpha_gradient |= slot.work.gives_alpha();
-            }
+        Ok(loading::counting(&self.streams.columns, dtype, watched.is_some()))
+    }
+
+    fn cut(
+        &self,
+        rows: u32,
+        (dtype, counting): (DType, Counting),
+        path: LoadPath,
+        machine: Machine,
+        needs: Needs,
+    ) -> Geometry {
+        let units =
+            if counting == Counting::Column { PACKET_BYTES / element_bytes(dtype) } else { 1 };
+        let records = RECORD_BYTES / (units * size_of::<ChunkStats>() as u32);
+        let threads = BLOCK_THREADS.min(records);
+        Geometry::resident(rows, self.layout(), element_bytes(dtype), path, machine, needs, threads)
+    }
+
+    /// The layer has made a forward pass.
+    pub(in crate::cuda) fn note_resident_forward(&mut self, counted: bool) {
+        self.state.telemetry.passes += 1;
+        self.state.telemetry.measured += u64::from(counted);
+        self.streams.note_counts();
+    }
+
+    /// The layer has made a backward pass over `rows` rows.
+    ///
+    /// # Errors
+    /// None that a pass for the grid has: it has no losses to fetch.
+    pub(in crate::cuda) fn note_resident_backward(&mut self, rows: u32) -> Result<(), CudaError> {
+        self.streams.note_counts();
+        self.note_backward(true, rows as usize)
+    }
+
+    /// What items of the layer depend on beside their matrices, the device brought up to date; `None` where every pass is another.
+    ///
+    /// # Errors
+    /// As a pass.
+    pub(in crate::cuda) fn resident_stamp(&mut self) -> Result<Option<ResidentStamp>, CudaError> {
+        self.landings.settle(&mut self.state.lifecycle, false)?;
+        self.refresh(&ForwardOptions::new())?;
+        let telemetry = &self.state.telemetry;
+        if matches!(telemetry.mode, TelemetryMode::Sampling { .. }) {
+            return Ok(None);
         }
-        Ok(ResidentBackward { counting, params, finalize })
+        Ok(Some(ResidentStamp {
+            revision: self.streams.columns.revision(),
+            mode: telemetry.mode,
+            scope: telemetry.scope,
+            stability: self.state.stability,
+        }))
     }
 
     /// What the passes have counted and not yet moved to the totals.
