@@ -29,6 +29,7 @@ mod stencil_cut;
 #[doc(hidden)]
 pub mod testing;
 mod testing_bench;
+mod testing_claims;
 mod testing_matrices;
 #[doc(hidden)]
 pub mod testing_seeds;
@@ -55,6 +56,8 @@ pub use matrix::{DeviceMatMut, DeviceMatRef};
 pub use rehearsal::{Found, Rehearsal};
 #[doc(hidden)]
 pub use testing_bench::TwoReadsOneWrite;
+#[doc(hidden)]
+pub use testing_claims::{DirectChunks, DirectSum, Expansions, SourceLayer, SourceReductions};
 #[doc(hidden)]
 pub use testing_matrices::{MatrixPasses, MatrixSeed};
 #[doc(hidden)]
