@@ -61,14 +61,12 @@ fn of_type<T: Element>(bench: &Bench, case: &Case, off: Way, on: Way) -> Result<
     let expected = on.once(sets.set(0)?, case)?;
     compare(&mut judge, case.matrices.dtype, layout, &found, &expected).map_err(Failure::text)?;
     drop((found, expected));
-    let mut time = |design: &mut Design| -> Result<Side, CudaError> {
-        design.fastest(bench.clock(), |design, turn| design.run(sets.set(turn)?, case))
+    let mut time = |design: &mut Design| {
+        design.side(bench.clock(), case.work, |design, turn| design.run(sets.set(turn)?, case))
     };
-    let (mut off_side, mut on_side) = (time(&mut off)?, time(&mut on)?);
-    off_side.launches = off.launches(case.work);
-    on_side.launches = on.launches(case.work);
+    let (off, on) = (time(&mut off)?, time(&mut on)?);
     let floor = case.bytes().map_err(CudaError::from)? as f64 / ceiling;
-    Ok(Found { off: off_side, on: on_side, floor: Some(floor), disagreement: judge.worst() })
+    Ok(Found { off, on, floor: Some(floor), disagreement: judge.worst() })
 }
 
 fn compare(
@@ -210,29 +208,19 @@ impl Design {
     }
 
     /// Times it; the source's design with as many programs a block as are fastest.
-    pub(super) fn fastest(
+    fn side(
         &mut self,
         clock: &Clock,
+        work: Work,
         mut body: impl FnMut(&mut Self, usize) -> Result<(), CudaError>,
     ) -> Result<Side, CudaError> {
-        let Self::Source(_) = self else {
-            let timing = clock.time(|turn| body(self, turn))?;
-            return Ok(Side { timing, launches: 1, how: self.how() });
-        };
-        let mut best: Option<(f64, u32, Timing)> = None;
-        for programs in SourceLayer::PROGRAMS_A_BLOCK {
-            self.set_programs(programs)?;
-            let timing = clock.time(|turn| body(self, turn))?;
-            let median = timing.summary().map_or(f64::INFINITY, |summary| summary.median);
-            if best.as_ref().is_none_or(|(least, ..)| median < *least) {
-                best = Some((median, programs, timing));
-            }
+        let launches = self.launches(work);
+        if let Self::Source(_) = self {
+            let (timing, how) = fastest(clock, self, Self::set_programs, body)?;
+            return Ok(Side { timing, launches, how });
         }
-        // There is always one.
-        let (_, programs, timing) = best.ok_or(CudaError::NoImage)?;
-        self.set_programs(programs)?;
-        let how = programs_a_block(programs);
-        Ok(Side { timing, launches: 1, how })
+        let timing = clock.time(|turn| body(self, turn))?;
+        Ok(Side { timing, launches, how: self.how() })
     }
 
     pub(super) fn set_programs(&mut self, programs: u32) -> Result<(), CudaError> {
@@ -261,10 +249,28 @@ impl Design {
     }
 }
 
-/// What is said of the source's design.
-pub(super) fn programs_a_block(programs: u32) -> String {
+/// Times the source's design with every number of programs a block, and leaves it with the one that is fastest; beside the times is
+/// what is said of it.
+pub(super) fn fastest<S>(
+    clock: &Clock,
+    state: &mut S,
+    set: impl Fn(&mut S, u32) -> Result<(), CudaError>,
+    mut body: impl FnMut(&mut S, usize) -> Result<(), CudaError>,
+) -> Result<(Timing, String), CudaError> {
+    let mut best: Option<(f64, u32, Timing)> = None;
+    for programs in SourceLayer::PROGRAMS_A_BLOCK {
+        set(state, programs)?;
+        let timing = clock.time(|turn| body(state, turn))?;
+        let median = timing.summary().map_or(f64::INFINITY, |summary| summary.median);
+        if best.as_ref().is_none_or(|(least, ..)| median < *least) {
+            best = Some((median, programs, timing));
+        }
+    }
+    // There is always one.
+    let (_, programs, timing) = best.ok_or(CudaError::NoImage)?;
+    set(state, programs)?;
     let s = if programs == 1 { "" } else { "s" };
-    format!("blocks of {programs} program{s}, which is the fastest")
+    Ok((timing, format!("blocks of {programs} program{s}, the fastest of 1, 4 and 8")))
 }
 
 /// As the source's layers have them: of all columns, of all seeds, of all seeds.

@@ -12,16 +12,12 @@ use kasmina_core::cuda::CudaError;
 
 use super::super::case::{Ceiling, Matrices};
 use super::super::measure::{Bench, Failure};
-use super::super::summary::Timing;
 use super::agree::Judge;
 use super::gain::{Found, Side};
 use super::line::{CHUNK, Steps, Way};
-use super::passes::programs_a_block;
+use super::passes::fastest;
 use resident::Resident;
 use stack::Stack;
-
-/// Programs a block of the source's stacks, of the large and the small layers: what is fastest is tried.
-const PROGRAMS: [u32; 3] = kasmina_core::cuda::SourceLayer::PROGRAMS_A_BLOCK;
 
 /// The stacks of both designs, and what has been timed of them. Made for the first line that needs them.
 #[derive(Default)]
@@ -115,29 +111,25 @@ impl Stacks {
         if let Some(resident) = &mut self.resident {
             resident.clear();
         }
-        let mut small = self.small.as_mut().filter(|_| steps != Steps::Large);
-        let mut large = self.large.as_mut().filter(|_| steps != Steps::Small);
-        let mut best: Option<(f64, u32, Timing)> = None;
-        for programs in PROGRAMS {
-            if let Some(pair) = &mut small {
-                pair.source.set_programs(programs)?;
-            }
-            if let Some(pair) = &mut large {
-                pair.source.set_programs(programs)?;
-            }
-            let timing = bench.clock().time(|_| {
-                small.as_mut().map_or(Ok(()), |pair| pair.source.run())?;
-                large.as_mut().map_or(Ok(()), |pair| pair.source.run())
-            })?;
-            let median = timing.summary().map_or(f64::INFINITY, |summary| summary.median);
-            if best.as_ref().is_none_or(|(least, ..)| median < *least) {
-                best = Some((median, programs, timing));
-            }
-        }
-        let (_, programs, timing) = best.ok_or_else(none)?;
-        let launches = small.map_or(0, |pair| pair.source.launches())
-            + large.map_or(0, |pair| pair.source.launches());
-        Ok(Side { timing, launches, how: programs_a_block(programs) })
+        let small = self.small.as_mut().filter(|_| steps != Steps::Large);
+        let large = self.large.as_mut().filter(|_| steps != Steps::Small);
+        let mut stacks = (small.map(|pair| &mut pair.source), large.map(|pair| &mut pair.source));
+        let (timing, how) = fastest(
+            bench.clock(),
+            &mut stacks,
+            |(small, large), programs| {
+                small.as_mut().map_or(Ok(()), |stack| stack.set_programs(programs))?;
+                large.as_mut().map_or(Ok(()), |stack| stack.set_programs(programs))
+            },
+            |(small, large), _| {
+                small.as_mut().map_or(Ok(()), |stack| stack.run())?;
+                large.as_mut().map_or(Ok(()), |stack| stack.run())
+            },
+        )?;
+        let (small, large) = stacks;
+        let launches =
+            small.map_or(0, |stack| stack.launches()) + large.map_or(0, |stack| stack.launches());
+        Ok(Side { timing, launches, how })
     }
 
     /// Our kernels: small layers as `way` says, large ones launched.
