@@ -8,7 +8,7 @@ mod stack;
 
 use half::bf16;
 use kasmina_core::SeedLayout;
-use kasmina_core::cuda::CudaError;
+use kasmina_core::cuda::{CudaError, ExecutorError};
 
 use super::super::case::{Ceiling, Matrices};
 use super::super::measure::{Bench, Failure};
@@ -147,6 +147,10 @@ impl Stacks {
                 (_, None, _) => {}
                 (Way::Graph, Some(_), Some(resident)) => resident.launch_graph()?,
                 (Way::Grid, Some(_), Some(resident)) => resident.launch_on_grid()?,
+                // Never another way than the one that is shown.
+                (Way::Graph | Way::Grid, Some(_), None) => {
+                    return Err(ExecutorError::NotPrepared.into());
+                }
                 (_, Some(pair), _) => pair.ours.run()?,
             }
             large.as_mut().map_or(Ok(()), |pair| pair.ours.run())
