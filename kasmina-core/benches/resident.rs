@@ -162,8 +162,8 @@ fn steps(device: Device) -> Result<(), Failed> {
             )?;
             executor.submit(&step)?.wait()?;
             std::thread::sleep(Duration::from_millis(60));
-            // SAFETY: everything is kept, and the stream is waited for.
             let launches = on_stream(&engine, &stream, || {
+                // SAFETY: everything is kept, and the stream is waited for.
                 Ok(unsafe { launch_plainly(&executor, &step, &stream) }?)
             })?;
             let mut captured = Ok(());

@@ -107,3 +107,24 @@ fn what_cannot_be_measured_is_said() {
     let said = String::from_utf8_lossy(&device.expect("it starts").stderr).into_owned();
     assert!(said.contains("give a GPU's number, as 0, or cpu"), "{said}");
 }
+
+#[test]
+fn the_claims_need_a_gpu_and_say_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(["bench", "--claims", "--quick", "--json", "claims.json"]).args(arguments);
+        command.env("KASMINA_CUDA_LIBRARY", "/no/such/libcuda.so.1").current_dir(folder.path());
+        let output = command.output().expect("it starts");
+        assert!(output.stdout.is_empty() && !folder.path().join("claims.json").exists());
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = run(&[]);
+    assert!(code == Some(2) && said.contains("/no/such/libcuda.so.1"), "{said}");
+    let (code, said) = run(&["--device", "cpu"]);
+    assert!(code == Some(1) && said.contains("--claims measures a GPU"), "{said}");
+    let (code, said) = run(&["--only", "sideways"]);
+    assert!(code == Some(1) && said.contains("\"sideways\""), "{said}");
+    let (code, said) = run(&["--peers"]);
+    assert!(code == Some(2) && said.contains("cannot be used with"), "{said}");
+}

@@ -4,7 +4,10 @@
 use kasmina_sys::KernelArguments;
 
 use super::variants::{BackwardVariant, ForwardVariant, backward_image, forward_image};
-use super::{backward, cuts, engine, executor, hand_over, matrices, seeds, stencil, whole_input};
+use super::{
+    backward, cuts, engine, executor, hand_over, matrices, seeds, stencil, testing_claims,
+    whole_input,
+};
 
 /// A kernel of the streaming tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +58,10 @@ pub fn argument_bytes(kernel: &str) -> Option<&'static [usize]> {
         "kasmina_resident" => executor::RESIDENT_ARGUMENTS,
         "kasmina_resident_run" => executor::RUN_ARGUMENTS,
         "kasmina_matrix_merge" => matrices::Merge::SIZES,
+        "kasmina_claims_reduce" => testing_claims::Reduce::SIZES,
+        "kasmina_claims_sum_segments" => testing_claims::SegmentSums::SIZES,
+        _ if starts("kasmina_claims_sum_") => testing_claims::Sum::SIZES,
+        _ if starts("kasmina_claims_") => testing_claims::Programs::SIZES,
         _ if starts("kasmina_forward_") && kernel.contains("_bulk_tensor_") => {
             engine::BulkTensorForward::SIZES
         }

@@ -31,6 +31,7 @@ mod tape;
 #[doc(hidden)]
 pub mod testing;
 mod testing_bench;
+mod testing_claims;
 mod testing_matrices;
 #[doc(hidden)]
 pub mod testing_seeds;
@@ -61,6 +62,8 @@ pub use step_graph::{
 };
 #[doc(hidden)]
 pub use testing_bench::TwoReadsOneWrite;
+#[doc(hidden)]
+pub use testing_claims::{DirectChunks, DirectSum, Expansions, SourceLayer, SourceReductions};
 #[doc(hidden)]
 pub use testing_matrices::{MatrixPasses, MatrixSeed};
 #[doc(hidden)]

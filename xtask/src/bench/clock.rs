@@ -46,8 +46,19 @@ impl Clock {
     /// Those of `body`, and whatever failed on the device.
     pub fn time(
         &self,
-        mut body: impl FnMut(usize) -> Result<(), CudaError>,
+        body: impl FnMut(usize) -> Result<(), CudaError>,
     ) -> Result<Timing, CudaError> {
+        self.time_by(body)
+    }
+
+    /// The same for any error.
+    ///
+    /// # Errors
+    /// As [`Clock::time`].
+    pub fn time_by<E: From<kasmina_sys::Error>>(
+        &self,
+        mut body: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<Timing, E> {
         let Some((start, end)) = self.marks.first() else {
             return Ok(Timing { milliseconds: Vec::new(), launches: 1 });
         };
@@ -57,7 +68,7 @@ impl Clock {
                 body(turn)?;
                 turn += 1;
             }
-            Ok::<(), CudaError>(())
+            Ok::<(), E>(())
         };
         next(WARM_UP)?;
         start.record(&self.stream)?;
@@ -77,7 +88,7 @@ impl Clock {
             .marks
             .iter()
             .map(|(start, end)| Ok(f64::from(end.milliseconds_since(start)?) / launches as f64))
-            .collect::<Result<_, CudaError>>()?;
+            .collect::<Result<_, E>>()?;
         Ok(Timing { milliseconds, launches })
     }
 }

@@ -69,16 +69,26 @@ impl Bench {
         group
     }
 
-    fn sets<T: Element>(&self, matrices: Matrices) -> Result<Sets<T>, Failure> {
+    /// Where kernels are.
+    pub(super) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// What times.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(super) fn sets<T: Element>(&self, matrices: Matrices) -> Result<Sets<T>, Failure> {
         let context = self.engine.context();
         let (free, _) = context.memory_info().map_err(CudaError::from)?;
-        let found = count(matrices.bytes(), self.l2, free)
-            .map_err(|why| Failure { text: why.to_string(), lost: false })?;
+        let found =
+            count(matrices.bytes(), self.l2, free).map_err(|why| Failure::text(why.to_string()))?;
         Sets::new(self.clock.stream(), matrices.rows, matrices.hidden, found).map_err(Failure::from)
     }
 
     /// The ceiling, measured before the first case that needs it.
-    fn ceiling<T: Element>(
+    pub(super) fn ceiling<T: Element>(
         &self,
         kind: Ceiling,
         matrices: Matrices,
@@ -159,10 +169,34 @@ impl Bench {
     }
 }
 
-/// Why nothing of a group was measured.
-struct Failure {
-    text: String,
-    lost: bool,
+/// Why something was not measured.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) text: String,
+    /// Whether the device is lost.
+    pub(super) lost: bool,
+}
+
+impl Failure {
+    /// One that leaves the device as it was.
+    pub(super) fn text(text: String) -> Self {
+        Self { text, lost: false }
+    }
+}
+
+impl From<kasmina_sys::Error> for Failure {
+    fn from(error: kasmina_sys::Error) -> Self {
+        CudaError::from(error).into()
+    }
+}
+
+impl From<kasmina_telemetry::cuda::CudaError> for Failure {
+    fn from(error: kasmina_telemetry::cuda::CudaError) -> Self {
+        match error {
+            kasmina_telemetry::cuda::CudaError::Driver(error) => error.into(),
+            other => Self::text(other.to_string()),
+        }
+    }
 }
 
 impl From<CudaError> for Failure {

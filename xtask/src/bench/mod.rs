@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: how fast the layer's passes are, each beside what the same device can do at best in the same run.
 //!
 //! [`case`] says what is measured, [`buffers`] keep the cache cold, [`clock`] times, [`measure`](mod@measure) runs it on a GPU
-//! and [`cpu`] on the processor, [`peers`] are what others take for the same, [`report`] and [`html`] show it, and [`compare`]
-//! holds it against an earlier run.
+//! and [`cpu`] on the processor, [`peers`] are what others take for the same, [`claims`] what the source system promised,
+//! [`report`] and [`html`] show it, and [`compare`] holds it against an earlier run.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -18,6 +18,7 @@ use kasmina_sys::Stream;
 
 pub mod buffers;
 pub mod case;
+pub mod claims;
 pub mod clock;
 pub mod compare;
 pub mod cpu;
@@ -49,6 +50,9 @@ pub struct Args {
     /// Only lines whose names have every word of TEXT, such as "backward bf16" or "8192x8192"
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Measure what the source system promised of each optimization, on against off, instead of the passes; --quick repeats less
+    #[arg(long, conflicts_with_all = ["compare", "peers"])]
+    claims: bool,
     /// Write all numbers to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -116,6 +120,9 @@ pub enum BenchError {
     /// There is no GPU on which the kernels run.
     #[error("there is no GPU to measure: {0}; --device cpu measures the processor")]
     NoGpu(String),
+    /// The claims are of a GPU.
+    #[error("--claims measures a GPU; give its number by --device, or leave --device out")]
+    ClaimsOnCpu,
     /// No line has the words.
     #[error("no line has all words of {0:?}; there are {1} lines, such as {2:?}")]
     Nothing(String, usize, String),
@@ -159,6 +166,9 @@ pub fn main(args: &Args) -> ExitCode {
 /// # Errors
 /// See [`BenchError`].
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(Report, usize), BenchError> {
+    if args.claims {
+        return Ok((run_claims(args, out)?, 0));
+    }
     let cases = choose(args)?;
     // Before --json may write to the same file, and before minutes of measuring.
     let old = args.compare.as_deref().map(|path| earlier(path, &cases)).transpose()?;
@@ -169,16 +179,46 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(Report, usize), BenchErr
         report.peers = Some(run_peers(args, &cases, &report).map_err(|e| e.to_string()));
         save(args, &report)?;
     }
-    let shown = output_error("the table".as_ref());
-    report.write(out).map_err(&shown)?;
-    if let Some(folder) = &args.html {
-        html::write(&report, folder).map_err(output_error(folder))?;
-    }
+    show(args, &report, out)?;
     let Some((path, old)) = old else { return Ok((report, 0)) };
     let comparison = Comparison::new(&old, &report, args.noise)
         .map_err(|error| BenchError::Compare { path, why: error.into() })?;
-    comparison.write(out).map_err(&shown)?;
+    comparison.write(out).map_err(output_error("the table".as_ref()))?;
     Ok((report, comparison.regressions()))
+}
+
+/// Writes the table, and the page that was asked for.
+fn show(args: &Args, report: &Report, out: &mut dyn Write) -> Result<(), BenchError> {
+    report.write(out).map_err(output_error("the table".as_ref()))?;
+    let Some(folder) = &args.html else { return Ok(()) };
+    html::write(report, folder).map_err(output_error(folder))
+}
+
+/// Measures what was promised.
+fn run_claims(args: &Args, out: &mut dyn Write) -> Result<Report, BenchError> {
+    if args.device == Wanted::Cpu {
+        return Err(BenchError::ClaimsOnCpu);
+    }
+    let lines = choose_claims(args.only.as_deref())?;
+    let (runner, mut report) = begin(args)?;
+    let Runner::Gpu(bench) = &runner else { return Err(BenchError::ClaimsOnCpu) };
+    claims::measure(bench, &lines, |rows| {
+        report.claims = rows;
+        // After each: a run that is stopped keeps what it has measured.
+        save(args, &report)
+    })?;
+    show(args, &report, out)?;
+    Ok(report)
+}
+
+fn choose_claims(only: Option<&str>) -> Result<Vec<claims::line::Line>, BenchError> {
+    let lines = claims::line::lines(only);
+    if lines.is_empty() {
+        let all = claims::line::lines(None);
+        let example = all.first().map(ToString::to_string).unwrap_or_default();
+        return Err(BenchError::Nothing(only.unwrap_or_default().to_owned(), all.len(), example));
+    }
+    Ok(lines)
 }
 
 /// The run to compare with, and its name. It has some of the `cases`.
@@ -263,24 +303,29 @@ impl Runner {
     }
 }
 
-fn measure(
-    args: &Args,
-    cases: &[Case],
-    old: Option<&(String, Report)>,
-) -> Result<Report, BenchError> {
+/// What measures, and a report of nothing yet.
+fn begin(args: &Args) -> Result<(Runner, Report), BenchError> {
     let repetitions = if args.quick { QUICK_REPETITIONS } else { REPETITIONS };
     let (runner, machine) = Runner::new(args.device, repetitions)?;
     if let Some(path) = &args.json {
         // Now rather than after minutes of measuring.
         OpenOptions::new().append(true).create(true).open(path).map_err(output_error(path))?;
     }
+    let (schema, header) = (SCHEMA, Header::now(machine, repetitions));
+    let (ceilings, rows, claims) = (Vec::new(), Vec::new(), Vec::new());
+    Ok((runner, Report { schema, header, ceilings, rows, peers: None, claims }))
+}
+
+fn measure(
+    args: &Args,
+    cases: &[Case],
+    old: Option<&(String, Report)>,
+) -> Result<Report, BenchError> {
+    let (runner, mut report) = begin(args)?;
     if let Some((path, old)) = old {
-        let compared = compare::same_machine(&old.header.machine, &machine);
+        let compared = compare::same_machine(&old.header.machine, &report.header.machine);
         compared.map_err(|error| BenchError::Compare { path: path.clone(), why: error.into() })?;
     }
-    let header = Header::now(machine, repetitions);
-    let mut report =
-        Report { schema: SCHEMA, header, ceilings: Vec::new(), rows: Vec::new(), peers: None };
     for group in cases.chunk_by(|a, b| a.matrices == b.matrices) {
         let Some(matrices) = group.first().map(|case| case.matrices) else { continue };
         eprintln!("{matrices}: {} lines", group.len());
@@ -313,6 +358,7 @@ mod tests {
         Args {
             quick: true,
             only: only.map(str::to_owned),
+            claims: false,
             json: None,
             html: None,
             compare: None,
@@ -329,5 +375,28 @@ mod tests {
         let error = choose(&args(Some("sideways"))).expect_err("no line has it").to_string();
         assert!(error.contains("\"sideways\"") && error.contains("8192×8192 f32"), "{error}");
         assert!(choose(&args(Some("step"))).is_ok_and(|cases| cases.len() == 4));
+        let error = choose_claims(Some("sideways")).expect_err("no line has it").to_string();
+        assert!(error.contains("\"sideways\"") && error.contains("TMA: forward"), "{error}");
+        assert!(choose_claims(Some("tma bf16")).is_ok_and(|lines| lines.len() == 2));
+    }
+
+    #[test]
+    fn claims_are_no_lines_of_the_passes() {
+        use clap::Parser;
+        #[derive(Debug, clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: Args,
+        }
+        let parse = |words: &[&str]| Cli::try_parse_from([&["bench"], words].concat());
+        let parsed = parse(&["--claims", "--quick", "--only", "tma"]).expect("they go together");
+        assert!(parsed.args.claims && parsed.args.quick);
+        for other in [&["--peers"][..], &["--compare", "old.json"]] {
+            let refused = parse(&[&["--claims"], other].concat()).expect_err("they do not");
+            assert!(refused.to_string().contains("--claims"), "{refused}");
+        }
+        let on_cpu = parse(&["--claims", "--device", "cpu"]).expect("it is understood").args;
+        let error = run(&on_cpu, &mut Vec::new()).expect_err("there are none");
+        assert!(matches!(error, BenchError::ClaimsOnCpu), "{error}");
     }
 }

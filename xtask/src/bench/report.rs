@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::buffers::Count;
 use super::case::{Case, Ceiling, Matrices};
+use super::claims::{self, ClaimRow};
 use super::header::Header;
 use super::peers::Peers;
 use super::summary::{Summary, Timing, terabytes_per_second};
@@ -28,6 +29,9 @@ pub struct Report {
     /// What others take for the same, or why it was not measured; `None` where it was not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peers: Option<Result<Peers, String>>,
+    /// What the source system promised beside what is gained; empty where it was not asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<ClaimRow>,
 }
 
 /// A ceiling.
@@ -146,10 +150,11 @@ const COLUMNS: [&str; 11] = [
 const NUMBERS: usize = 4;
 
 impl Report {
-    /// Cases that could not be measured.
+    /// Lines that could not be measured.
     #[must_use]
     pub fn failed(&self) -> usize {
-        self.rows.iter().filter(|row| row.outcome.is_err()).count()
+        let claims = self.claims.iter().filter(|row| row.outcome.is_err()).count();
+        self.rows.iter().filter(|row| row.outcome.is_err()).count() + claims
     }
 
     /// Whether nothing that was begun failed. Peers that are not there did not.
@@ -165,6 +170,24 @@ impl Report {
     /// When `out` does.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         write!(out, "{}", self.header)?;
+        if !self.rows.is_empty() {
+            self.write_rows(out)?;
+        }
+        if !self.claims.is_empty() {
+            claims::table::write(&self.claims, out)?;
+        }
+        match &self.peers {
+            None => {}
+            Some(Ok(peers)) => peers.write(out)?,
+            Some(Err(why)) => writeln!(out, "peers: not run, because {why}")?,
+        }
+        let failed = self.failed();
+        let measured = self.rows.len() + self.claims.len() - failed;
+        writeln!(out, "{measured} measured, {failed} failed")
+    }
+
+    /// The table of the cases, and what failed of them.
+    fn write_rows(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{}", self.table())?;
         writeln!(
             out,
@@ -184,13 +207,7 @@ impl Report {
                 Ok(_) => {}
             }
         }
-        match &self.peers {
-            None => {}
-            Some(Ok(peers)) => peers.write(out)?,
-            Some(Err(why)) => writeln!(out, "peers: not run, because {why}")?,
-        }
-        let failed = self.failed();
-        writeln!(out, "{} measured, {failed} failed", self.rows.len() - failed)
+        Ok(())
     }
 
     fn table(&self) -> Table {
@@ -296,7 +313,8 @@ pub(super) fn example() -> Report {
         Row { case, outcome: Ok(measured) },
         Row::failed(Case { chunk: 64, ..case }, "no memory"),
     ];
-    Report { schema: SCHEMA, header: Header::example(), ceilings: vec![ceiling], rows, peers: None }
+    let (header, ceilings) = (Header::example(), vec![ceiling]);
+    Report { schema: SCHEMA, header, ceilings, rows, peers: None, claims: Vec::new() }
 }
 
 #[cfg(test)]
@@ -338,6 +356,35 @@ mod tests {
         assert!(report.is_whole());
         let json = serde_json::to_value(&report).expect("it is JSON");
         assert_eq!(json["peers"]["Err"], "python3 has no PyTorch");
+    }
+
+    #[test]
+    fn claims_stand_alone_or_behind_the_table() {
+        let written = |report: &Report| {
+            let mut out = Vec::new();
+            report.write(&mut out).expect("it can be written");
+            String::from_utf8(out).expect("it is text")
+        };
+        let claims = claims::tests::example();
+        let mut report = Report { claims, ..example() };
+        let text = written(&report);
+        assert!(
+            text.ends_with("2 measured, 2 failed\n") && text.contains("% of ceiling"),
+            "{text}"
+        );
+        report.rows.clear();
+        let text = written(&report);
+        assert!(text.ends_with("1 measured, 1 failed\n") && !report.is_whole(), "{text}");
+        assert!(!text.contains("% of ceiling") && text.contains("promised %"), "{text}");
+        report.claims.truncate(1);
+        assert!(report.is_whole());
+        let json = serde_json::to_value(&report).expect("it is JSON");
+        assert_eq!(json["claims"].as_array().map(Vec::len), Some(1));
+        // A run without them is as it was.
+        let json = serde_json::to_value(example()).expect("it is JSON");
+        assert!(json.get("claims").is_none());
+        let back: Report = serde_json::from_value(json).expect("it can be read back");
+        assert!(back.claims.is_empty());
     }
 
     #[test]

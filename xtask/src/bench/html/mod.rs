@@ -7,6 +7,8 @@ use std::path::Path;
 use std::{fs, io};
 
 use super::case::{Matrices, Seeds};
+use super::claims::line::Claim;
+use super::claims::{ClaimRow, table};
 use super::peers::Peers;
 use super::report::{Report, Row};
 use super::summary::Summary;
@@ -44,7 +46,7 @@ struct Drawn {
     svg: Result<String, String>,
 }
 
-/// One a shape and type, and one for the peers.
+/// One a shape and type, one a claim, and one for the peers.
 fn charts(report: &Report) -> Vec<Drawn> {
     let mut drawn: Vec<Drawn> = report
         .rows
@@ -52,6 +54,12 @@ fn charts(report: &Report) -> Vec<Drawn> {
         .filter_map(|rows| Some((rows.first()?.case.matrices, ceilings(rows)?)))
         .map(|(matrices, chart)| Drawn { file: file(&matrices), svg: chart.svg() })
         .collect();
+    for rows in report.claims.chunk_by(|a, b| a.line.claim == b.line.claim) {
+        let Some(row) = rows.first() else { continue };
+        if let Some(chart) = claim(row, rows) {
+            drawn.push(Drawn { file: claim_file(row.line.claim), svg: chart.svg() });
+        }
+    }
     if let Some(Ok(peers)) = &report.peers {
         let chart = peers_chart(report, peers);
         drawn.push(Drawn { file: "peers.svg".to_owned(), svg: chart.svg() });
@@ -83,6 +91,33 @@ fn bar(row: &Row) -> Option<Bar> {
         spread: (at(p90), at(p10)),
         note: format!("{:.0} % of {}", measured.percent, row.case.ceiling()),
         other: false,
+    })
+}
+
+fn claim_file(claim: Claim) -> String {
+    format!("claims-{}.svg", claim.to_string().replace(' ', "-").to_lowercase())
+}
+
+/// How many times as fast each line of a claim is with it; `None` if nothing of it was measured.
+fn claim(first: &ClaimRow, rows: &[ClaimRow]) -> Option<Chart> {
+    let bar = |row: &ClaimRow| {
+        let percent = row.outcome.as_ref().ok()?.percent;
+        let times = |percent: f64| 1.0 + percent / 100.0;
+        Some(Bar {
+            label: format!("{}: {} against {}", row.line.workload, row.line.on, row.line.off),
+            value: times(percent.median),
+            spread: (times(percent.p10), times(percent.p90)),
+            note: format!("{:+.0} %", percent.median),
+            other: false,
+        })
+    };
+    let bars: Vec<Bar> = rows.iter().filter_map(bar).collect();
+    let promised = table::promised(first);
+    (!bars.is_empty()).then(|| Chart {
+        title: format!("{}, promised {promised} %", first.line.claim),
+        unit: "times as fast as without (line: as fast)".to_owned(),
+        mark: 1.0,
+        bars,
     })
 }
 
@@ -135,6 +170,21 @@ mod tests {
         assert!(page.contains("no &lt;memory&gt;") && page.matches("<svg").count() == 1);
         let svg = fs::read_to_string(to.join("1000x1000-f32.svg")).expect("the chart");
         assert!(svg.contains("80 % of copy") && page.contains(&svg));
+    }
+
+    #[test]
+    fn a_claim_has_a_chart_of_its_own() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut report = example();
+        report.rows.clear();
+        report.claims = super::super::claims::tests::example();
+        write(&report, folder.path()).expect("it can be written");
+        let page = fs::read_to_string(folder.path().join("index.html")).expect("the page");
+        // The other claim's line failed.
+        assert!(page.matches("<svg").count() == 1 && page.contains("promised %"), "{page}");
+        let svg = fs::read_to_string(folder.path().join("claims-tma.svg")).expect("the chart");
+        assert!(svg.contains("TMA, promised 30–50 %") && svg.contains("+100 %"), "{svg}");
+        assert_eq!(claim_file(Claim::Backward), "claims-shared-memory-backward.svg");
     }
 
     #[test]
