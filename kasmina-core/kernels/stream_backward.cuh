@@ -99,14 +99,9 @@ private:
             tma::fence_barrier_init();
         }
         barriers_made<kThreads>();
-        if (threadIdx.x % 32 == 0) {
-            load_stages();
+        if (threadIdx.x % 32 != 0) {
+            return;
         }
-        leave_after_wait();
-    }
-
-    __device__ __forceinline__ void load_stages() const
-    {
         const uint32_t matrices = task_.reads_x && task_.reads_g ? 2 : 1, boxes = this->boxes(), row_bytes = task_.span.columns * sizeof(T);
         // One matrix, like a forward pass, wants fewer bytes under way than two.
         LoadQueue loads(&full(0), stages(), min(stages(), matrices == 2 ? g_.loads_ahead : g_.loads_ahead + 1), p_.pace);
@@ -153,7 +148,6 @@ private:
             expect_pieces(g_, task_.span, p_.watched, accumulators_of(p_, task_));
         }
         wait_for_barriers<kThreads>();
-        say_wait_is_over();
         if (threadIdx.x % 32 != 0 || !task_.reads_g) {
             return;
         }

@@ -142,13 +142,11 @@ __device__ __forceinline__ void forward_bulk(const tma::TensorMap* x_map, const 
             }
             loads.end();
         }
-        leave_after_wait();
     } else if (warp == kWarps + 1) {
         if constexpr (kTelemetry != Telemetry::Off) {
             expect_pieces(g, span, p.watched, p.accumulators + (uint64_t(tile) * g.groups + group) * g.pieces);
         }
         wait_for_barriers<kForwardBulkThreads>();
-        say_wait_is_over();
         if (threadIdx.x % 32 == 0) {
             const bool changed = is_changed<kMode>(p, tile), stored = changed || p.in_place == 0;
             // Nobody reads y soon: it should not push out of the cache what the next kernel reads.

@@ -10,7 +10,7 @@
 
 namespace kasmina::stream {
 
-// Numbers of named barriers. 0 is that of all threads of a block, 2 and 5 are those of stream_tma.cuh.
+// Numbers of named barriers. 0 is that of all threads of a block, 2 that of stream_tma.cuh.
 constexpr uint32_t kWorkersBarrier = 1;
 constexpr uint32_t kCountersBarrier = 3;
 constexpr uint32_t kAllBarrier = 4;

@@ -30,15 +30,4 @@ __device__ __forceinline__ void wait_for_barriers()
     asm volatile("bar.sync 2, %0;" ::"n"(kThreads) : "memory");
 }
 
-// No thread leaves while others may still wait for the barriers: of the loading warp, whose one lane works, the rest stays with it,
-// and all of it until the storing warp has said that the wait is over. Only the loading warp could be so early, and the storing warp's
-// lanes may go: kept as well, they cost the 16-bit backward kernels registers that they do not have.
-__device__ __forceinline__ void say_wait_is_over() { asm volatile("bar.arrive 5, 64;" ::: "memory"); }
-
-__device__ __forceinline__ void leave_after_wait()
-{
-    __syncwarp();
-    asm volatile("bar.sync 5, 64;" ::: "memory");
-}
-
 }  // namespace kasmina::stream
