@@ -22,7 +22,7 @@ const SAMPLES: usize = 41;
 fn main() -> std::process::ExitCode {
     let tests: &[(&str, Body)] =
         &[("steps", steps), ("latency", latency), ("throughput", throughput), ("large", large)];
-    kasmina_gpu_test::main("resident", &kasmina_core::cuda::KERNELS, tests)
+    kasmina_gpu_test::bench_main("kasmina-core", &kasmina_core::cuda::KERNELS, tests)
 }
 
 struct Stack {

@@ -12,17 +12,8 @@ use super::runner::{self, Test};
 /// A test: package, target (`lib` for the library's own), name.
 type Named = (&'static str, &'static str, &'static str);
 
-/// What keeps a defect away.
-#[derive(Clone, Copy, Debug)]
-enum Cover {
-    /// Each of these tests.
-    Tests(&'static [Named]),
-    /// What had the defect does not exist here. Once a source of the libraries defines this type, tests must be named.
-    NotBuilt(&'static str),
-}
-
-/// A defect in a line, and its cover.
-type Defect = (&'static str, Cover);
+/// A defect in a line, and the tests that keep it away, each of them.
+type Defect = (&'static str, &'static [Named]);
 
 const CORE: &str = "kasmina-core";
 const TELEMETRY: &str = "kasmina-telemetry";
@@ -30,212 +21,206 @@ const TMA: &str = "kasmina-tma";
 const SYS: &str = "kasmina-sys";
 const LIB: &str = "lib";
 
-use Cover::{NotBuilt, Tests};
-
 /// The list, in the order of the design.
 const DEFECTS: &[Defect] = &[
     (
         "a seed is active when its code is at least GRAFTING's, culled, cancelled and rolled back included",
-        Tests(&[
+        &[
             (CORE, LIB, "state::tests::terminal_states_are_off_path"),
             (CORE, "do_no_harm", "what_is_not_on_path_comes_out_bit_for_bit"),
-        ]),
+        ],
     ),
     (
         "a softmax runs over padded lanes",
-        Tests(&[(CORE, "defects", "a_softmax_is_over_the_columns_of_its_chunk_and_no_padding")]),
+        &[(CORE, "defects", "a_softmax_is_over_the_columns_of_its_chunk_and_no_padding")],
     ),
     (
         "the residual's dw and dx are wrong",
-        Tests(&[
+        &[
             (CORE, "oracle", "passes_agree_with_the_oracle"),
             (CORE, "candle", "gradients_are_the_slopes_of_the_loss"),
-        ]),
+        ],
     ),
     (
         "the expansion's ds is wrong",
-        Tests(&[
+        &[
             (CORE, "oracle", "passes_agree_with_the_oracle"),
             (CORE, "device_math", "finalize::gradients_are_the_oracles"),
-        ]),
+        ],
     ),
     (
         "the default kind has no gradient",
-        Tests(&[(CORE, "defects", "every_kind_has_a_gradient_for_every_parameter_tensor")]),
+        &[(CORE, "defects", "every_kind_has_a_gradient_for_every_parameter_tensor")],
     ),
     (
         "gradients are always clipped, per row and chunk, dormant ones too",
-        Tests(&[(CORE, "defects", "gradients_are_clipped_nowhere_unasked")]),
+        &[(CORE, "defects", "gradients_are_clipped_nowhere_unasked")],
     ),
     (
         "dormant activations are clamped",
-        Tests(&[
+        &[
             (CORE, "do_no_harm", "what_is_not_on_path_comes_out_bit_for_bit"),
             (CORE, "candle", "a_dormant_layer_hands_every_bit_on"),
-        ]),
+        ],
     ),
     (
         "weights are indexed by seed in one path and by blueprint in the other, and shared between seeds",
-        Tests(&[(CORE, "defects", "seeds_of_one_blueprint_share_no_parameters")]),
+        &[(CORE, "defects", "seeds_of_one_blueprint_share_no_parameters")],
     ),
     (
         "weights are buffers that no optimizer sees",
-        Tests(&[
+        &[
             (CORE, "defects", "an_optimizer_step_moves_every_parameter_of_every_trainable_seed"),
             (CORE, "candle", "candles_adamw_trains_a_bottleneck_between_two_linear_layers"),
-        ]),
+        ],
     ),
     (
         "float atomics add gradients in any order",
-        Tests(&[
+        &[
             (CORE, "defects", "no_kernel_adds_floats_atomically"),
             (CORE, "determinism", "threads_do_not_change_a_bit"),
             (CORE, "gpu", "backward_passes_add_up_and_repeat_bit_for_bit"),
-        ]),
+        ],
     ),
     (
         "autotuning runs add into gradients",
-        Tests(&[(CORE, "gpu", "a_shape_is_measured_at_its_first_use_and_the_layer_untouched")]),
+        &[(CORE, "gpu", "a_shape_is_measured_at_its_first_use_and_the_layer_untouched")],
     ),
     (
         "telemetry is taken of dormant seeds only",
-        Tests(&[(CORE, "telemetry", "scopes_choose_seeds_by_state")]),
+        &[(CORE, "telemetry", "scopes_choose_seeds_by_state")],
     ),
     (
         "telemetry is computed and then dropped",
-        Tests(&[
+        &[
             (CORE, "telemetry", "a_report_takes_the_epoch_and_the_next_one_starts_empty"),
             (CORE, "telemetry", "steps_merge_to_what_one_large_step_gives"),
-        ]),
+        ],
     ),
     (
         "minima are reduced with max",
-        Tests(&[
+        &[
             (TELEMETRY, "accumulators", "pieces_of_rows_match_two_passes"),
             (TELEMETRY, "reductions", "merging_is_commutative_and_associative"),
-        ]),
+        ],
     ),
     (
         "masked elements count as 0 in minima and maxima",
-        Tests(&[
+        &[
             (TELEMETRY, "accumulators", "rows_without_a_finite_value_leave_no_trace_in_extrema"),
             (CORE, "device_math", "stats::empty_is_neutral_and_edges_count"),
-        ]),
+        ],
     ),
     (
         "raw telemetry takes rows × seeds × 24 bytes",
-        Tests(&[(CORE, "defects", "telemetry_does_not_grow_with_the_rows")]),
+        &[(CORE, "defects", "telemetry_does_not_grow_with_the_rows")],
     ),
     (
         "a host loop synchronises for each seed and metric",
-        Tests(&[(CORE, "gpu", "a_training_step_does_not_wait")]),
+        &[(CORE, "gpu", "a_training_step_does_not_wait")],
     ),
     (
         "a linear sum is called CRC-32",
-        Tests(&[(CORE, LIB, "lifecycle::table::tests::the_sum_is_the_standard_crc32")]),
+        &[(CORE, LIB, "lifecycle::table::tests::the_sum_is_the_standard_crc32")],
     ),
     (
         "the checksum is recomputed before every check",
-        Tests(&[(
+        &[(
             CORE,
             LIB,
             "lifecycle::table::tests::damage_to_any_field_of_a_row_is_found_and_stays_found",
-        )]),
+        )],
     ),
     (
         "state is saved without its epoch",
-        Tests(&[
+        &[
             (CORE, "defects", "a_checkpoint_keeps_the_layers_name_and_its_epoch"),
             (CORE, "checkpoint", "a_layer_goes_on_bit_for_bit_from_the_middle_of_a_graft"),
-        ]),
+        ],
     ),
     (
         "the name under which a state is saved is ignored",
-        Tests(&[(CORE, "defects", "a_checkpoint_keeps_the_layers_name_and_its_epoch")]),
+        &[(CORE, "defects", "a_checkpoint_keeps_the_layers_name_and_its_epoch")],
     ),
     (
         "what a file does not say is silently a default",
-        Tests(&[(CORE, "defects", "a_checkpoint_without_any_one_of_its_tensors_is_an_error")]),
+        &[(CORE, "defects", "a_checkpoint_without_any_one_of_its_tensors_is_an_error")],
     ),
     (
         "alpha in f16 stalls at 0.5 for small steps",
-        Tests(&[(CORE, "graft", "the_longest_ramp_neither_stalls_nor_falls_short")]),
+        &[(CORE, "graft", "the_longest_ramp_neither_stalls_nor_falls_short")],
     ),
     (
         "blocks smaller than the chunk leave its tail unwritten",
-        Tests(&[
+        &[
             (CORE, LIB, "cuda::geometry::tests::every_column_is_in_one_tile_and_every_stage_fits"),
             (CORE, "do_no_harm", "outputs_larger_than_the_caches_are_the_same"),
             (CORE, "gpu", "forward_is_the_cpus_bit_for_bit_and_counts_like_f64"),
-        ]),
+        ],
     ),
     (
         "a cut that leaves work out wins the tuning for it",
-        Tests(&[(
+        &[(
             CORE,
             LIB,
             "cuda::tune::search::tests::a_candidate_that_fails_or_is_wrong_is_out_with_its_reason",
-        )]),
+        )],
     ),
     (
         "tensor-map enums are wrong",
-        Tests(&[
+        &[
             (TMA, LIB, "data_type::tests::codes_are_the_drivers_and_round_trip"),
             (TMA, LIB, "modes::tests::codes_are_positions_and_unknown_ones_are_errors"),
-        ]),
+        ],
     ),
     (
         "element strides are missing from the encoding",
-        Tests(&[(TMA, "encode", "the_driver_is_given_what_was_asked_for")]),
+        &[(TMA, "encode", "the_driver_is_given_what_was_asked_for")],
     ),
     (
         "strides are given in elements where bytes are wanted",
-        Tests(&[(TMA, "geometry", "a_dense_tensor_gets_its_strides")]),
+        &[(TMA, "geometry", "a_dense_tensor_gets_its_strides")],
     ),
     (
         "the box is the whole tensor",
-        Tests(&[(TMA, "geometry", "tiled_maps_are_accepted_exactly_where_the_rules_allow_them")]),
+        &[(TMA, "geometry", "tiled_maps_are_accepted_exactly_where_the_rules_allow_them")],
     ),
     (
         "ranks up to 16 are accepted",
-        Tests(&[(TMA, "geometry", "tiled_maps_are_accepted_exactly_where_the_rules_allow_them")]),
+        &[(TMA, "geometry", "tiled_maps_are_accepted_exactly_where_the_rules_allow_them")],
     ),
     (
         "a host address is given to the device",
-        Tests(&[(
-            TMA,
-            "cache",
-            "memory_that_is_not_ours_or_too_small_is_refused_at_every_request",
-        )]),
+        &[(TMA, "cache", "memory_that_is_not_ours_or_too_small_is_refused_at_every_request")],
     ),
     (
         "the key of the descriptor cache has no pointer in it",
-        Tests(&[(TMA, "cache", "any_sequence_does_what_the_lists_do")]),
+        &[(TMA, "cache", "any_sequence_does_what_the_lists_do")],
     ),
-    ("TMA is claimed for Ada", Tests(&[(TMA, "support", "ada_has_none")])),
+    ("TMA is claimed for Ada", &[(TMA, "support", "ada_has_none")]),
     (
         "a persistent loop spins forever on an empty queue, with no stop signal",
-        NotBuilt("PersistentExecutor"),
+        &[(
+            CORE,
+            LIB,
+            "cuda::executor::model::every_order_of_events_runs_every_step_once_and_never_gets_stuck",
+        )],
     ),
     (
         "strict mode synchronises with the host",
-        Tests(&[(CORE, "defects", "strict_bounds_are_queued_without_a_wait")]),
+        &[(CORE, "defects", "strict_bounds_are_queued_without_a_wait")],
     ),
     (
         "bandwidth is off by 10¹²",
-        Tests(&[(
-            "xtask",
-            LIB,
-            "bench::summary::tests::a_gigabyte_a_millisecond_is_a_terabyte_a_second",
-        )]),
+        &[("xtask", LIB, "bench::summary::tests::a_gigabyte_a_millisecond_is_a_terabyte_a_second")],
     ),
     (
         "errors are swallowed into warnings",
-        Tests(&[
+        &[
             (SYS, "launch", "every_call_that_fails_is_named_with_its_code_and_leaks_nothing"),
             (SYS, "graph", "what_a_drop_cannot_return_goes_to_the_hook"),
             (CORE, LIB, "cuda::tune::fallback::tests::an_error_that_is_no_refusal_ends_it"),
-        ]),
+        ],
     ),
 ];
 
@@ -244,33 +229,15 @@ const DEFECTS: &[Defect] = &[
 /// # Errors
 /// The tests could not be built or listed.
 pub(super) fn check(root: &Path) -> Result<Vec<Line>, String> {
-    let names = DEFECTS.iter().filter_map(|(_, cover)| match cover {
-        Tests(names) => Some(*names),
-        NotBuilt(_) => None,
-    });
-    let targets: BTreeSet<&str> = names.flatten().map(|(_, target, _)| *target).collect();
+    let names = DEFECTS.iter().flat_map(|(_, names)| names.iter());
+    let targets: BTreeSet<&str> = names.map(|(_, target, _)| *target).collect();
     let tests = runner::list(root, &targets)?;
-    Ok(judge(DEFECTS, &tests, |marker| defines(root, marker)))
+    Ok(judge(DEFECTS, &tests))
 }
 
-fn judge(
-    defects: &[Defect],
-    tests: &BTreeSet<Test>,
-    defines: impl Fn(&str) -> Result<Option<String>, String>,
-) -> Vec<Line> {
-    let line = |(what, cover): &Defect| {
-        let outcome = match cover {
-            Tests(names) => Outcome::of(covered(names, tests)),
-            NotBuilt(marker) => match defines(marker) {
-                Err(error) => Outcome::Failed(error),
-                Ok(None) => Outcome::NotChecked(format!("there is no {marker} that could have it")),
-                Ok(Some(file)) => Outcome::Failed(format!(
-                    "{file} defines {marker}, and no test is named here; write one and name it in \
-                     xtask/src/validate/defects.rs"
-                )),
-            },
-        };
-        Line::new(format!("not here: {what}"), outcome)
+fn judge(defects: &[Defect], tests: &BTreeSet<Test>) -> Vec<Line> {
+    let line = |(what, names): &Defect| {
+        Line::new(format!("not here: {what}"), Outcome::of(covered(names, tests)))
     };
     defects.iter().map(line).collect()
 }
@@ -295,27 +262,6 @@ fn covered(names: &[Named], tests: &BTreeSet<Test>) -> Result<String, String> {
     }
 }
 
-/// The file of the libraries that defines this type, if one does.
-fn defines(root: &Path, marker: &str) -> Result<Option<String>, String> {
-    let mut folders: Vec<_> =
-        [SYS, TMA, TELEMETRY, CORE].iter().map(|package| root.join(package).join("src")).collect();
-    while let Some(folder) = folders.pop() {
-        let error = |error: std::io::Error| format!("{}: {error}", folder.display());
-        for entry in std::fs::read_dir(&folder).map_err(error)? {
-            let path = entry.map_err(error)?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|end| end == "rs") {
-                let text = std::fs::read_to_string(&path).map_err(error)?;
-                if text.contains(&format!("struct {marker}")) {
-                    return Ok(Some(path.display().to_string()));
-                }
-            }
-        }
-    }
-    Ok(None)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -332,9 +278,9 @@ mod tests {
     #[test]
     fn a_test_that_is_gone_and_a_defect_without_any_are_failures() {
         const BOTH: &[Defect] =
-            &[("covered", Tests(&[("p", LIB, "a"), ("p", LIB, "b")])), ("forgotten", Tests(&[]))];
+            &[("covered", &[("p", LIB, "a"), ("p", LIB, "b")]), ("forgotten", &[])];
         let outcomes = |names: &[&str]| -> Vec<Outcome> {
-            let lines = judge(BOTH, &there(names), |_| Ok(None));
+            let lines = judge(BOTH, &there(names));
             lines.into_iter().map(|line| line.outcome).collect()
         };
         let [whole, forgotten] = &outcomes(&["a", "b"])[..] else { panic!("two lines") };
@@ -345,26 +291,6 @@ mod tests {
             matches!(renamed, Outcome::Failed(found) if found.contains("p lib b")),
             "{renamed:?}"
         );
-    }
-
-    #[test]
-    fn what_is_built_after_all_needs_a_test() {
-        const ONE: &[Defect] = &[("spins", NotBuilt("Executor"))];
-        let with = |found: Result<Option<String>, String>| {
-            judge(ONE, &BTreeSet::new(), |_| found.clone()).remove(0).outcome
-        };
-        assert!(matches!(with(Ok(None)), Outcome::NotChecked(_)));
-        assert!(with(Ok(Some("src/executor.rs".into()))).is_failure());
-        assert!(with(Err("unreadable".into())).is_failure());
-    }
-
-    #[test]
-    fn the_sources_are_searched() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-        let found = defines(root, "CudaLayer").expect("they are read");
-        assert!(found.is_some_and(|file| file.contains("kasmina-core")));
-        assert_eq!(defines(root, "NothingOfThisName"), Ok(None));
-        assert!(defines(Path::new("/nowhere"), "x").is_err());
     }
 
     #[test]

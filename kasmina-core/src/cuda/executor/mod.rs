@@ -43,6 +43,8 @@ mod cut;
 mod error;
 mod grid;
 mod matrix;
+#[cfg(test)]
+mod model;
 mod options;
 mod plain;
 mod queue;

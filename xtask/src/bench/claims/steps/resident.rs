@@ -6,8 +6,8 @@ use std::time::Duration;
 use kasmina_core::ForwardOptions;
 use kasmina_core::cuda::executor::launch_plainly;
 use kasmina_core::cuda::{
-    CudaError, CudaLayer, ExecutorOptions, PersistentExecutor, SharedLayer, SharedMatrix, Step,
-    StepBuilder,
+    CudaError, CudaLayer, ExecutorOptions, PersistentExecutor, ResidentStep, ResidentStepBuilder,
+    SharedLayer, SharedMatrix,
 };
 use kasmina_sys::{CaptureMode, Graph, GraphExec, Stream};
 
@@ -26,7 +26,7 @@ pub(super) struct Resident {
     /// Before what it replays.
     graph: GraphExec,
     executor: PersistentExecutor,
-    step: Step,
+    step: ResidentStep,
     first: SharedMatrix<f32>,
     /// What our passes make of the same: the last y and the first dL/dx.
     expected: [Vec<f32>; 2],
@@ -61,7 +61,7 @@ impl Resident {
             Ok(Arc::new(parking_lot::Mutex::new(layer)))
         };
         let shared = (0..layers).map(shared).collect::<Result<Vec<_>, _>>()?;
-        let (mut step, options) = (StepBuilder::new(), ForwardOptions::new());
+        let (mut step, options) = (ResidentStepBuilder::new(), ForwardOptions::new());
         let refused = |error| Failure::from(CudaError::from(error));
         for (i, layer) in shared.iter().enumerate() {
             step.forward(layer, &activations[i], &activations[i + 1], &options).map_err(refused)?;
