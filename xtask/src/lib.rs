@@ -31,6 +31,7 @@ mod documents {
         GpuTesting "docs/gpu-testing.md"
         Kernels "docs/kernels.md"
         Migration "docs/migration.md"
+        Execution "docs/execution.md"
         Operations "docs/operations.md"
         Semantics "docs/semantics.md"
     }

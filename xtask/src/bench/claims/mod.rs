@@ -1,7 +1,7 @@
 //! `--claims`: what the source system promised of each of its optimizations, measured on against off in one run.
 //!
-//! [`line`](mod@line) says what is held against what, [`passes`], [`reductions`] and [`steps`] measure it, after [`agree`] has found
-//! that both sides compute the same; [`gain`] makes the percent of the times, and [`reason`] says why they are not those promised.
+//! [`line`](mod@line) says what is held against what, `passes`, `reductions` and `steps` measure it, after `agree` has found
+//! that both sides compute the same; [`gain`] makes the percent of the times, and `reason` says why they are not those promised.
 
 use serde::{Deserialize, Serialize};
 
