@@ -28,10 +28,10 @@ mod documents {
         Architecture "docs/architecture.md"
         Autotuning "docs/autotuning.md"
         Benchmarks "docs/benchmarks.md"
+        Execution "docs/execution.md"
         GpuTesting "docs/gpu-testing.md"
         Kernels "docs/kernels.md"
         Migration "docs/migration.md"
-        Execution "docs/execution.md"
         Operations "docs/operations.md"
         Semantics "docs/semantics.md"
     }
