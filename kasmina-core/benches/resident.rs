@@ -183,10 +183,12 @@ fn steps(device: Device) -> Result<(), Failed> {
                 }
                 Ok(executor.drain()?)
             })? / 8.0;
-            executor.launch_on(&step, &stream)?;
+            // SAFETY: as above.
+            unsafe { executor.launch_on(&step, &stream) }?;
             stream.synchronize()?;
             let from_stream =
-                on_stream(&engine, &stream, || Ok(executor.launch_on(&step, &stream)?))?;
+                // SAFETY: as above.
+                on_stream(&engine, &stream, || Ok(unsafe { executor.launch_on(&step, &stream) }?))?;
             let name = format!(
                 "[{rows}, {hidden}] chunk {chunk} {} {}",
                 if grown { "half grown" } else { "dormant" },

@@ -455,7 +455,8 @@ fn streams_and_graphs(device: Device) -> Result<(), Failed> {
         PersistentExecutor::new(&engine, ExecutorOptions::new().idle(Duration::from_micros(500)))?;
     ensure(
         matches!(
-            executor.launch_on(&step, &stream),
+            // SAFETY: nothing is queued.
+            unsafe { executor.launch_on(&step, &stream) },
             Err(CudaError::Executor(ExecutorError::NotPrepared))
         ),
         || "an unprepared step was queued".to_owned(),
@@ -482,13 +483,15 @@ fn streams_and_graphs(device: Device) -> Result<(), Failed> {
     by_launches.drain()?;
     // On a stream, and in a graph, also long after the grid has gone to rest. Preparing counts as a pass, and is none.
     for _ in 0..5 {
-        executor.launch_on(&step, &stream)?;
+        // SAFETY: step, layer and executor are kept and left alone until the stream is done, below.
+        unsafe { executor.launch_on(&step, &stream) }?;
         steps += 1;
     }
     stream.synchronize()?;
     let mut queued = Ok(());
     let graph = Graph::capture(&stream, CaptureMode::ThreadLocal, |stream| {
-        queued = (0..3).try_for_each(|_| executor.launch_on(&step, stream));
+        // SAFETY: as above.
+        queued = (0..3).try_for_each(|_| unsafe { executor.launch_on(&step, stream) });
         Ok(())
     })?;
     queued?;

@@ -215,12 +215,15 @@ impl PersistentExecutor {
 
     /// Queues a small kernel on `stream` that hands the step to the grid and waits until it is done: for steps between other work of the
     /// stream, and for captured graphs. The step runs as it was prepared: what the layers' commands change later, a graph does not see until
-    /// `prepare` is called again, which must not be done while the graph runs. Keep the step, and the executor, until the stream or the graph
-    /// is done.
+    /// `prepare` is called again. The layers do not know of it: neither do their own passes wait for it, nor are its passes counted.
+    ///
+    /// # Safety
+    /// Until the stream, or the last replay of the graph, is done: the step, its layers and the executor are kept; the step is neither prepared nor
+    /// submitted again; and nothing else is done to the layers but to read them.
     ///
     /// # Errors
     /// [`ExecutorError::NotPrepared`], or the driver refused.
-    pub fn launch_on(&self, step: &ResidentStep, stream: &Stream) -> Result<(), CudaError> {
+    pub unsafe fn launch_on(&self, step: &ResidentStep, stream: &Stream) -> Result<(), CudaError> {
         self.shared.launch_on(step, stream)
     }
 

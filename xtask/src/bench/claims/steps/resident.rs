@@ -112,7 +112,8 @@ impl Resident {
 
     /// Queues the kernel that hands the step to the grid and waits for it.
     pub(super) fn launch_on_grid(&self) -> Result<(), CudaError> {
-        self.executor.launch_on(&self.step, &self.stream)
+        // SAFETY: this keeps them until it is dropped, which waits for the stream first, and leaves them alone meanwhile.
+        unsafe { self.executor.launch_on(&self.step, &self.stream) }
     }
 
     /// Sees that the grid computes the same, too.
