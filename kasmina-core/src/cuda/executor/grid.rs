@@ -210,6 +210,12 @@ impl Grid {
         }
     }
 
+    /// Whether no grid runs: none of its blocks is in anyone's memory any more.
+    pub(super) fn is_gone(&self) -> bool {
+        // An error is the context's, in which nothing runs then.
+        self.stream.is_idle().unwrap_or(true)
+    }
+
     /// Queues a kernel on `stream` that hands a step, by its record's address, to the grid and waits until it is done.
     pub(super) fn run_on(&self, stream: &Stream, step: u64) -> Result<(), CudaError> {
         let [control, report] = [self.control.address(), self.params.report];

@@ -80,6 +80,8 @@ impl Shared {
         {
             self.state.lock().fault.get_or_insert(error);
         }
+        // What a fault has left.
+        self.look_after();
         self.work.notify_all();
         self.room.notify_all();
     }
@@ -125,7 +127,8 @@ impl State {
                 self.fault = Some(ExecutorError::Device { reason: error.to_string() });
             }
         }
-        if let Some(fault) = self.fault.clone() {
+        // Until the last block has gone, the steps' memory is in use, and whoever waits for a ticket may give it back.
+        if let Some(fault) = self.fault.clone().filter(|_| grid.is_gone()) {
             let (waiting, in_flight) = self.queue.abandon();
             let lost = waiting.into_iter().chain(in_flight);
             finished.extend(lost.map(|queued| (queued.ticket, Err(fault.clone()))));
