@@ -6,7 +6,7 @@ mod launched;
 
 use fake::Fake;
 use kasmina_sys::{
-    CUresult, Chain, CopyCall, Error, Kernel, LaunchConfig, Link, Module, Stream, Unavailable,
+    Chain, CopyCall, Error, Kernel, LaunchConfig, Link, Module, Stream, Unavailable,
 };
 use launched::{Launched, stream_and_module};
 
@@ -141,7 +141,6 @@ fn modules_live_as_long_as_the_chain_that_ran_them() {
 fn every_call_that_fails_is_named_and_leaks_nothing() {
     let fake = Fake::new(&[]);
     let (stream, module) = stream_and_module(&fake);
-    let launched = Launched::of(&fake);
     let kernel = kernel(&module);
     let all = || -> Result<(), Error> {
         let links = vec![link(&kernel, 1), link(&kernel, 2), copy(128)];
@@ -153,8 +152,7 @@ fn every_call_that_fails_is_named_and_leaks_nothing() {
         // SAFETY: the fake driver runs nothing.
         unsafe { chain.launch(&stream) }
     };
-    assert_eq!(all(), Ok(()));
-    for name in [
+    let calls = [
         "cuGraphCreate",
         "cuGraphAddKernelNode",
         "cuGraphAddDependencies",
@@ -165,16 +163,8 @@ fn every_call_that_fails_is_named_and_leaks_nothing() {
         "cuGraphNodeSetEnabled",
         "cuGraphUpload",
         "cuGraphLaunch",
-    ] {
-        fake.fail(name, 0, -1, CUresult(4242));
-        let error = all().err();
-        let Some(Error::Call { call, code, .. }) = &error else { panic!("{name}: {error:?}") };
-        assert_eq!((*call, *code), (name, CUresult(4242)));
-        fake.mend();
-        let counts = launched.counts();
-        assert_eq!((counts.graphs, counts.execs), (0, 0), "{name}");
-        assert_eq!(fake.counts().pushed, 0, "{name}");
-    }
+    ];
+    launched::each_failure_is_named_and_leaks_nothing(&fake, &calls, all);
 }
 
 #[test]

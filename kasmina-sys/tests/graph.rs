@@ -231,7 +231,6 @@ fn a_refused_update_says_why() {
 fn every_call_that_fails_is_named_and_leaks_nothing() {
     let fake = Fake::new(&[]);
     let (stream, module) = stream_and_module(&fake);
-    let launched = Launched::of(&fake);
     let kernel = module.kernel("sizes_4").expect("it is there");
     let all = || -> Result<(), Error> {
         let graph =
@@ -245,8 +244,7 @@ fn every_call_that_fails_is_named_and_leaks_nothing() {
         exec.close()?;
         graph.close()
     };
-    assert_eq!(all(), Ok(()));
-    for name in [
+    let calls = [
         "cuStreamIsCapturing",
         "cuStreamBeginCapture",
         "cuLaunchKernelEx",
@@ -258,17 +256,8 @@ fn every_call_that_fails_is_named_and_leaks_nothing() {
         "cuGraphLaunch",
         "cuGraphExecDestroy",
         "cuGraphDestroy",
-    ] {
-        fake.fail(name, 0, -1, CUresult(4242));
-        let error = all().err();
-        let Some(Error::Call { call, code, .. }) = &error else { panic!("{name}: {error:?}") };
-        assert_eq!((*call, *code), (name, CUresult(4242)));
-        fake.mend();
-        let counts = launched.counts();
-        assert_eq!((counts.graphs, counts.execs), (0, 0), "{name}");
-        assert_eq!((launched.capturing(), fake.counts().pushed), (0, 0), "{name}");
-    }
-    assert_eq!(all(), Ok(()));
+    ];
+    launched::each_failure_is_named_and_leaks_nothing(&fake, &calls, all);
 }
 
 #[test]

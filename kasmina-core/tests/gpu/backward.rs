@@ -1,6 +1,7 @@
 //! Backward passes of random layers in every storage type and on every rung: dL/dx beside the CPU's bit for bit, everything else
 //! beside sums in f64.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use half::{bf16, f16};
@@ -18,7 +19,9 @@ use kasmina_telemetry::GradientStats;
 use kasmina_tma::LoadPath;
 use proptest::prelude::*;
 
-use crate::common::{Draw, GUARD, bits, bounds, framed, poison, rung, same, sizes, small, used};
+use crate::common::{
+    Draw, GUARD, all_launched, bits, bounds, framed, poison, rung, same, sizes, small, used,
+};
 use crate::reference::{self, Reference};
 
 pub(crate) const TESTS: &[(&str, Body)] = &[
@@ -358,7 +361,7 @@ fn plain(dtype: usize, path: Option<LoadPath>) -> Case {
 fn every_kernel(device: Device) -> Result<(), Failed> {
     let engine = Engine::new(device)?;
     let has_bulk = engine.tma().is_supported();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for dtype in 0..3 {
         for path in LoadPath::LADDER {
             if !has_bulk && path < LoadPath::CpAsync {
@@ -372,13 +375,7 @@ fn every_kernel(device: Device) -> Result<(), Failed> {
             }
         }
     }
-    let missing: Vec<_> = kasmina_core::cuda::kernel_names()
-        .into_iter()
-        .filter(|name| name.contains("_backward_"))
-        .filter(|name| has_bulk || !name.contains("_bulk_"))
-        .filter(|name| !seen.contains(name))
-        .collect();
-    ensure(missing.is_empty(), || format!("not launched: {missing:?}"))
+    all_launched(|name| name.contains("_backward_"), has_bulk, &seen)
 }
 
 /// Gradients begin where they are left, and nothing remembers a pass with other shapes or flags.

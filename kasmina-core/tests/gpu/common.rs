@@ -1,5 +1,7 @@
 //! What the tests of the streaming passes share: random shapes and values, guards around matrices, comparison bit by bit.
 
+use std::collections::BTreeSet;
+
 use kasmina_core::{Bounds, Element, Stability, StabilityMode};
 use kasmina_gpu_test::{Failed, ensure};
 use kasmina_tma::LoadPath;
@@ -116,4 +118,17 @@ pub(crate) fn same(what: &str, found: &[u32], want: &[u32]) -> Result<(), Failed
         )
         .into()),
     }
+}
+
+/// Whether every kernel of the table that `part` names is in `seen`, those for bulk copies only where the device has them.
+pub(crate) fn all_launched(
+    part: impl Fn(&str) -> bool,
+    has_bulk: bool,
+    seen: &BTreeSet<String>,
+) -> Result<(), Failed> {
+    let missing: Vec<_> = kasmina_core::cuda::kernel_names()
+        .into_iter()
+        .filter(|name| part(name) && (has_bulk || !name.contains("_bulk_")) && !seen.contains(name))
+        .collect();
+    ensure(missing.is_empty(), || format!("not launched: {missing:?}"))
 }

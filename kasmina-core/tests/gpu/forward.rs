@@ -1,5 +1,6 @@
 //! Forward passes of random layers in every storage type and on every rung, beside the CPU's.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use half::{bf16, f16};
@@ -15,7 +16,9 @@ use kasmina_telemetry::ChunkStats;
 use kasmina_tma::LoadPath;
 use proptest::prelude::*;
 
-use crate::common::{Draw, GUARD, bits, bounds, framed, poison, rung, same, sizes, small, used};
+use crate::common::{
+    Draw, GUARD, all_launched, bits, bounds, framed, poison, rung, same, sizes, small, used,
+};
 
 pub(crate) const TESTS: &[(&str, Body)] = &[
     ("forward_is_the_cpus_bit_for_bit_and_counts_like_f64", random_layers),
@@ -252,7 +255,7 @@ fn plain(dtype: usize, path: Option<LoadPath>) -> Case {
 fn every_kernel(device: Device) -> Result<(), Failed> {
     let engine = Engine::new(device)?;
     let has_bulk = engine.tma().is_supported();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for dtype in 0..3 {
         for path in LoadPath::LADDER {
             if !has_bulk && path < LoadPath::CpAsync {
@@ -271,13 +274,7 @@ fn every_kernel(device: Device) -> Result<(), Failed> {
             }
         }
     }
-    let missing: Vec<_> = kasmina_core::cuda::kernel_names()
-        .into_iter()
-        .filter(|name| name.starts_with("kasmina_forward_"))
-        .filter(|name| has_bulk || !name.contains("_bulk_"))
-        .filter(|name| !seen.contains(name))
-        .collect();
-    ensure(missing.is_empty(), || format!("not launched: {missing:?}"))
+    all_launched(|name| name.starts_with("kasmina_forward_"), has_bulk, &seen)
 }
 
 fn steps_merge(device: Device) -> Result<(), Failed> {

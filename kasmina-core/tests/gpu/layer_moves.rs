@@ -1,9 +1,6 @@
 //! What a layer on the device promises beside its numbers: foreign memory, in place, no waiting, refusals, checkpoints.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
-use std::time::Duration;
 
 use kasmina_core::cuda::{CudaError, CudaLayer, DeviceMatMut, DeviceMatRef, Engine};
 use kasmina_core::optimizer::SkipReason;
@@ -11,7 +8,7 @@ use kasmina_core::{
     AdamW, Blueprint, Error, ForwardOptions, InitialSeed, Layer, MatMut, MatRef, Objective,
     ParameterSpec, Registry, SeedLayout, Stability, StabilityMode, State, Strategy, UserBlueprint,
 };
-use kasmina_gpu_test::{Body, Failed, ensure};
+use kasmina_gpu_test::{Body, Failed, ensure, without_waiting};
 use kasmina_sys::{Device, DeviceBuffer, DeviceSlice, DeviceSliceMut, Stream};
 use kasmina_tma::LoadPath;
 
@@ -177,8 +174,7 @@ fn no_waiting(device: Device) -> Result<(), Failed> {
     Ok(())
 }
 
-/// With the device held up by a callback, whole steps are queued. Should one wait, a watch lets the callback go after a
-/// while, so that the test fails and does not hang.
+/// With the device held up, whole steps are queued.
 fn no_waiting_in(device: Device, mode: StabilityMode) -> Result<(), Failed> {
     let (_, stream, mut layer) = start(device)?;
     layer.set_stability(Stability::new(mode))?;
@@ -198,29 +194,7 @@ fn no_waiting_in(device: Device, mode: StabilityMode) -> Result<(), Failed> {
         step(&mut matrices, &mut layer)?;
     }
     layer.synchronize()?;
-    let (release, gate) = mpsc::channel::<()>();
-    let (returned, watched) = mpsc::channel::<()>();
-    let waited = Arc::new(AtomicBool::new(false));
-    stream.call_host(move || {
-        let _ = gate.recv();
-    })?;
-    let watch = std::thread::spawn({
-        let waited = Arc::clone(&waited);
-        move || {
-            if watched.recv_timeout(Duration::from_secs(20)).is_err() {
-                waited.store(true, Ordering::SeqCst);
-            }
-            drop(release);
-        }
-    });
-    let outcome = step(&mut matrices, &mut layer);
-    let idle = stream.is_idle();
-    // Nobody listens any more where the step has waited.
-    let _ = returned.send(());
-    ensure(watch.join().is_ok(), || "the watch panicked".to_owned())?;
-    outcome?;
-    ensure(!waited.load(Ordering::SeqCst), || "the step waited for the device".to_owned())?;
-    ensure(!idle?, || "the device was not held up".to_owned())?;
+    without_waiting(&stream, || step(&mut matrices, &mut layer))?;
     Ok(layer.synchronize()?)
 }
 

@@ -1,12 +1,10 @@
 //! What publishing promises beside its numbers: nobody waits, layers and transports may go, and a capture is left alone.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use kasmina_core::cuda::{CudaError, CudaLayer, Engine, PublishOutcome};
 use kasmina_core::{Layer, SeedLayout};
-use kasmina_gpu_test::{Body, Cases, Failed, ensure};
+use kasmina_gpu_test::{Body, Cases, Failed, ensure, without_waiting};
 use kasmina_sys::{CaptureMode, Device, DeviceBuffer, Graph, Stream};
 use kasmina_telemetry::{Histogram, TelemetryMode};
 
@@ -19,8 +17,7 @@ pub(crate) const TESTS: &[(&str, Body)] = &[
     ("publishing_is_refused_in_a_capture_and_loses_nothing", captured),
 ];
 
-/// With the device held up by a callback, windows are published, more than there are slots, and modes change. Should one call wait,
-/// a watch lets the callback go after a while, so that the test fails and does not hang.
+/// With the device held up, windows are published, more than there are slots, and modes change.
 fn no_waiting(device: Device) -> Result<(), Failed> {
     let engine = Engine::new(device)?;
     let stream = Stream::new(engine.context())?;
@@ -40,22 +37,8 @@ fn no_waiting(device: Device) -> Result<(), Failed> {
     let before = reports.try_iter().count();
     ensure(before == 6, || format!("{before} reports"))?;
     layer.synchronize()?;
-    let ((release, gate), (returned, watched)) = (mpsc::channel::<()>(), mpsc::channel::<()>());
-    let waited = Arc::new(AtomicBool::new(false));
-    stream.call_host(move || {
-        let _ = gate.recv();
-    })?;
-    let watch = std::thread::spawn({
-        let waited = Arc::clone(&waited);
-        move || {
-            if watched.recv_timeout(Duration::from_secs(20)).is_err() {
-                waited.store(true, Ordering::SeqCst);
-            }
-            drop(release);
-        }
-    });
     let mut outcomes = Vec::new();
-    let mut steps = || -> Result<(), Failed> {
+    without_waiting(&stream, || {
         for mode in [TelemetryMode::Production, TelemetryMode::Debug, TelemetryMode::Production] {
             layer.set_telemetry_mode(mode)?;
             data.both(&mut layer)?;
@@ -64,15 +47,7 @@ fn no_waiting(device: Device) -> Result<(), Failed> {
             outcomes.push(layer.end_epoch_publishing(&transport)?.telemetry);
         }
         Ok(())
-    };
-    let outcome = steps();
-    let idle = stream.is_idle();
-    // Nobody listens any more where a call has waited.
-    let _ = returned.send(());
-    ensure(watch.join().is_ok(), || "the watch panicked".to_owned())?;
-    outcome?;
-    ensure(!waited.load(Ordering::SeqCst), || "a call waited for the device".to_owned())?;
-    ensure(!idle?, || "the device was not held up".to_owned())?;
+    })?;
     let want = [
         PublishOutcome::Sent { windows: 1 },
         PublishOutcome::Sent { windows: 1 },

@@ -1,10 +1,5 @@
 //! What a replayed step promises beside its numbers: no graph anew, no waiting, refusals that change nothing.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
-use std::time::Duration;
-
 use kasmina_core::cuda::{
     CudaError, CudaLayer, DeviceMatMut, DeviceMatRef, Engine, Instantiation, LayerStep, Room, Step,
     StepGraph, StepGraphError, StepGraphOptions,
@@ -13,7 +8,7 @@ use kasmina_core::{
     Activation, AdamW, Blueprint, Command, ForwardOptions, Germination, InitialSeed, Layer,
     LifecycleConfig, SeedLayout, Stability, StabilityMode, State, Strategy,
 };
-use kasmina_gpu_test::{Body, Failed, ensure, not_applicable};
+use kasmina_gpu_test::{Body, Failed, ensure, not_applicable, without_waiting};
 use kasmina_sys::{CaptureMode, ComputeCapability, Device, DeviceBuffer, Graph, Stream};
 use kasmina_telemetry::TelemetryMode;
 
@@ -230,31 +225,14 @@ fn no_waiting(device: Device) -> Result<(), Failed> {
         stack.replay(&mut graph, &all)?;
     }
     stream.synchronize()?;
-    let (release, gate) = mpsc::channel::<()>();
-    let (returned, watched) = mpsc::channel::<()>();
-    let waited = Arc::new(AtomicBool::new(false));
-    stream.call_host(move || {
-        let _ = gate.recv();
-    })?;
-    let watch = std::thread::spawn({
-        let waited = Arc::clone(&waited);
-        move || {
-            if watched.recv_timeout(Duration::from_secs(20)).is_err() {
-                waited.store(true, Ordering::SeqCst);
-            }
-            drop(release);
-        }
-    });
     // Unchanged, with another learning rate, and unchanged again.
     let slower = Parts::all(layers.len(), &AdamW { learning_rate: 1e-4, ..ADAMW });
-    let outcome =
-        [&all, &slower, &slower].into_iter().try_for_each(|parts| stack.replay(&mut graph, parts));
-    let idle = stream.is_idle();
-    let _ = returned.send(());
-    ensure(watch.join().is_ok(), || "the watch panicked".to_owned())?;
-    outcome?;
-    ensure(!waited.load(Ordering::SeqCst), || "a replay waited for the device".to_owned())?;
-    ensure(!idle?, || "the device was not held up".to_owned())?;
+    without_waiting(&stream, || {
+        for parts in [&all, &slower, &slower] {
+            stack.replay(&mut graph, parts)?;
+        }
+        Ok(())
+    })?;
     Ok(stream.synchronize()?)
 }
 

@@ -7,7 +7,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use kasmina_sys::{Context, Module, Stream};
+use kasmina_sys::{CUresult, Context, Error, Module, Stream};
 
 use crate::fake::Fake;
 
@@ -155,4 +155,25 @@ pub(crate) fn stream_and_module(fake: &Fake) -> (Stream, Module) {
     let stream = Stream::new(&context).expect("a stream");
     let module = Module::load_ptx(&context, "text", "// nothing").expect("it loads");
     (stream, module)
+}
+
+/// Lets each of the driver's `calls` fail once in `all`, which makes them all: the error has to name it, and nothing may be left.
+pub(crate) fn each_failure_is_named_and_leaks_nothing(
+    fake: &Fake,
+    calls: &[&str],
+    all: impl Fn() -> Result<(), Error>,
+) {
+    let launched = Launched::of(fake);
+    for &name in calls {
+        assert_eq!(all(), Ok(()), "before {name}");
+        fake.fail(name, 0, -1, CUresult(4242));
+        let error = all().err();
+        let Some(Error::Call { call, code, .. }) = &error else { panic!("{name}: {error:?}") };
+        assert_eq!((*call, *code), (name, CUresult(4242)));
+        fake.mend();
+        let counts = launched.counts();
+        assert_eq!((counts.graphs, counts.execs), (0, 0), "{name}");
+        assert_eq!((launched.capturing(), fake.counts().pushed), (0, 0), "{name}");
+    }
+    assert_eq!(all(), Ok(()));
 }
