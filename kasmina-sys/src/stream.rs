@@ -1,5 +1,6 @@
 //! Streams: queues of work on a device, each item after the one before it.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::fmt;
@@ -32,6 +33,8 @@ struct Queue {
     tail: OnceCell<Event>,
     /// Memory that was dropped while this stream was being captured, when a free would have become part of the graph.
     parked: Mutex<Vec<CUdeviceptr>>,
+    /// Whoever destroys a stream that is not owned, kept from it by this. Dropped last.
+    _owner: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 // SAFETY: a stream handle belongs to no thread; the driver locks for itself.
@@ -73,12 +76,12 @@ impl Stream {
                 unsafe { call(&mut raw, CUstream_flags::CU_STREAM_NON_BLOCKING.0, priority) };
             check("cuStreamCreateWithPriority", code, || format!("priority {priority}"))
         })?;
-        Ok(Self::of(context, raw, true))
+        Ok(Self::of(context, raw, true, None))
     }
 
     /// The context's legacy default stream, which waits for, and holds up, every stream that was not made non-blocking.
     pub fn default_of(context: &Context) -> Self {
-        Self::of(context, std::ptr::null_mut(), false)
+        Self::of(context, std::ptr::null_mut(), false, None)
     }
 
     /// A stream of someone else's: of the CUDA runtime, of PyTorch, of another crate. It is not destroyed here.
@@ -88,16 +91,34 @@ impl Stream {
     /// and with them everything made on it: buffers keep the stream that they were allocated on. It is one queue whoever uses
     /// it, so not `CU_STREAM_PER_THREAD`, which is another one in every thread.
     pub unsafe fn from_raw(context: &Context, raw: CUstream) -> Self {
-        Self::of(context, raw, false)
+        Self::of(context, raw, false, None)
     }
 
-    fn of(context: &Context, raw: CUstream, owned: bool) -> Self {
+    /// The same where its owner is a value: `owner` is kept until every clone of this value is gone, and what was made on it.
+    ///
+    /// # Safety
+    /// As for [`Stream::from_raw`], but that `raw` need live only as long as `owner` does.
+    pub unsafe fn from_owner(
+        context: &Context,
+        raw: CUstream,
+        owner: Arc<dyn Any + Send + Sync>,
+    ) -> Self {
+        Self::of(context, raw, false, Some(owner))
+    }
+
+    fn of(
+        context: &Context,
+        raw: CUstream,
+        owned: bool,
+        owner: Option<Arc<dyn Any + Send + Sync>>,
+    ) -> Self {
         Self(Arc::new(Queue {
             context: context.clone(),
             raw,
             owned,
             tail: OnceCell::new(),
             parked: Mutex::default(),
+            _owner: owner,
         }))
     }
 

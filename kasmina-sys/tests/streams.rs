@@ -50,6 +50,24 @@ fn the_last_share_destroys_an_own_stream_and_none_a_foreign_one() {
 }
 
 #[test]
+fn a_foreign_streams_owner_stays_as_long_as_something_made_on_it() {
+    let fake = Fake::new(&[]);
+    let context = fake.context();
+    let theirs = Stream::new(&context).expect("a stream");
+    let raw = theirs.raw();
+    // SAFETY: a stream of the context, which lives as long as the value that is handed over.
+    let ours = unsafe { Stream::from_owner(&context, raw, Arc::new(theirs)) };
+    let buffer = DeviceBuffer::from_host(&ours, &[1u16, 2, 3]).expect("it fits");
+    drop(ours);
+    assert_eq!(fake.counts().streams, 1, "the buffer is freed on it");
+    assert_eq!(buffer.to_vec(), Ok(vec![1, 2, 3]));
+    drop(buffer);
+    assert_eq!(fake.counts().streams, 0);
+    drop(context);
+    fake.assert_nothing_left();
+}
+
+#[test]
 fn a_join_orders_what_comes_after_and_nothing_else() {
     let fake = Fake::new(&[]);
     let context = fake.context();
