@@ -168,7 +168,7 @@ mod tests {
         let members = members(here.parent().expect("the workspace")).expect("it is read");
         let find = |name: &str| members.iter().find(|one| one.name == name).expect("a member");
         assert!(find("kasmina-core").is_published && !find("xtask").is_published);
-        assert_eq!(find("kasmina-core").features, ["candle"]);
+        assert_eq!(find("kasmina-core").features, ["candle", "candle-cuda"]);
     }
 
     #[test]

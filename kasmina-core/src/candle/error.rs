@@ -45,6 +45,19 @@ pub enum CandleError {
         /// Where it is.
         found: &'static str,
     },
+    /// A tensor that is not on the layer's own device.
+    #[error(
+        "{what} is on {found}; the layer takes tensors of the candle device that it was made with, {needed}: move it with \
+         `to_device`, or make both with clones of one `Device`"
+    )]
+    OtherDevice {
+        /// The tensor's name.
+        what: &'static str,
+        /// Where it is.
+        found: String,
+        /// Where the layer is.
+        needed: String,
+    },
     /// The layer is no longer what the forward pass saw, so its backward pass would be another one's.
     #[error(
         "the layer changed between forward and backward ({change}); run the forward pass again"

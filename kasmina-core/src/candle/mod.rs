@@ -5,6 +5,8 @@
 //! the layer's own, and candle's graph carries the gradients on to the network before it and to the
 //! variables.
 //!
+//! It takes tensors on the CPU. With the feature `candle-cuda` there is `KasminaCudaLayer` for tensors on a GPU.
+//!
 //! # Who owns what
 //!
 //! * Parameters live in both: one `Var` a parameter tensor ([`KasminaLayer::named_vars`]), and the layer's
@@ -38,6 +40,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(feature = "candle-cuda")]
+mod cuda;
 mod device;
 mod error;
 mod op;
@@ -50,6 +54,8 @@ use std::sync::Arc;
 use candle_core::{Module, Tensor, Var};
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
+#[cfg(feature = "candle-cuda")]
+pub use cuda::{CudaLayerGuard, KasminaCudaLayer};
 pub use device::DevicePasses;
 pub use error::{CandleError, CandleResult};
 

@@ -30,6 +30,9 @@ macro_rules! dispatch {
     };
 }
 
+#[cfg(feature = "candle-cuda")]
+pub(super) use dispatch;
+
 /// Storage types that are both candle's and the layer's.
 trait Stored: Element + WithDType {
     /// The elements of a storage of this type.
@@ -60,7 +63,7 @@ pub(super) fn rowwise(x: &Tensor) -> CandleResult<Tensor> {
 }
 
 /// Elements from one row to the next, if the leading dimensions collapse to one; `None` otherwise.
-fn row_stride(layout: &Layout) -> Option<usize> {
+pub(super) fn row_stride(layout: &Layout) -> Option<usize> {
     let (dims, strides) = (layout.dims(), layout.stride());
     let (&columns, leading) = dims.split_last()?;
     if columns > 1 && strides[leading.len()] != 1 {
@@ -125,7 +128,7 @@ pub(super) fn backward(
     }))
 }
 
-fn check_shape(what: &'static str, x: &Tensor, hidden: usize) -> CandleResult<()> {
+pub(super) fn check_shape(what: &'static str, x: &Tensor, hidden: usize) -> CandleResult<()> {
     match x.dims().last() {
         None => Err(CandleError::Scalar { what, hidden }),
         Some(&last) if last == hidden => Ok(()),

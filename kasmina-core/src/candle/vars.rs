@@ -9,7 +9,7 @@ use bytemuck::cast_slice;
 use candle_core::{CpuStorage, Device, Storage, Var};
 
 use super::{CandleError, CandleResult};
-use crate::lifecycle::{Cause, GrownSeed};
+use crate::lifecycle::{Cause, GrownSeed, Lifecycle};
 use crate::{BlueprintId, Error, Layer, State};
 
 /// A seed's parameters as variables.
@@ -27,7 +27,12 @@ pub(super) struct SeedVars {
 #[derive(Debug, Default)]
 pub(super) struct Variables {
     pub(super) seeds: BTreeMap<usize, SeedVars>,
-    /// Transitions of the layer's history that were looked at.
+    reborn: Reborn,
+}
+
+/// How much of a layer's history was looked at for seeds that were born again.
+#[derive(Debug, Default)]
+pub(super) struct Reborn {
     seen: u64,
 }
 
@@ -35,7 +40,7 @@ impl Variables {
     /// Brings variables and layer into agreement, seed by seed; a seed in error does not keep the
     /// others from it. Returns the first error.
     pub(super) fn sync(&mut self, layer: &mut Layer) -> CandleResult<()> {
-        self.forget_the_reborn(layer);
+        self.reborn.forget(layer.lifecycle(), &mut self.seeds);
         self.seeds.retain(|&seed, _| layer.lifecycle().grown(seed).is_some());
         let grown: Vec<usize> = layer.lifecycle().grown_seeds().map(|(seed, _)| seed).collect();
         let mut first_error = Ok(());
@@ -54,26 +59,6 @@ impl Variables {
             }
         }
         Ok(())
-    }
-
-    /// A seed that was culled and germinated again, or restored, is another one: it gets new variables,
-    /// so that no optimizer goes on with the moments of the old.
-    fn forget_the_reborn(&mut self, layer: &Layer) {
-        let history = layer.lifecycle().history();
-        let total = transitions(layer);
-        let new = total.checked_sub(self.seen).and_then(|new| usize::try_from(new).ok());
-        self.seen = total;
-        match new {
-            Some(new) if new <= history.len() => {
-                for entry in history.iter().rev().take(new) {
-                    if entry.to == State::Germinated || entry.cause == Cause::Restore {
-                        self.seeds.remove(&(entry.seed as usize));
-                    }
-                }
-            }
-            // Another layer stands in the first one's place, or the history forgot what happened.
-            _ => self.seeds.clear(),
-        }
     }
 
     fn sync_seed(&mut self, seed: usize, layer: &mut Layer) -> CandleResult<()> {
@@ -102,6 +87,28 @@ impl Variables {
             }
         }
         Ok(())
+    }
+}
+
+impl Reborn {
+    /// A seed that was culled and germinated again, or restored, is another one: it gets new variables,
+    /// so that no optimizer goes on with the moments of the old.
+    pub(super) fn forget<V>(&mut self, lifecycle: &Lifecycle, seeds: &mut BTreeMap<usize, V>) {
+        let history = lifecycle.history();
+        let total = transitions_of(lifecycle);
+        let new = total.checked_sub(self.seen).and_then(|new| usize::try_from(new).ok());
+        self.seen = total;
+        match new {
+            Some(new) if new <= history.len() => {
+                for entry in history.iter().rev().take(new) {
+                    if entry.to == State::Germinated || entry.cause == Cause::Restore {
+                        seeds.remove(&(entry.seed as usize));
+                    }
+                }
+            }
+            // Another layer stands in the first one's place, or the history forgot what happened.
+            _ => seeds.clear(),
+        }
     }
 }
 
@@ -160,7 +167,11 @@ impl SeedVars {
 
 /// Transitions the layer has made since it was built.
 pub(super) fn transitions(layer: &Layer) -> u64 {
-    let history = layer.lifecycle().history();
+    transitions_of(layer.lifecycle())
+}
+
+pub(super) fn transitions_of(lifecycle: &Lifecycle) -> u64 {
+    let history = lifecycle.history();
     history.dropped() + history.len() as u64
 }
 

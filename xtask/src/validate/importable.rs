@@ -73,9 +73,22 @@ fn plan(members: &[Member], quick: bool, needs: impl Fn(&str) -> Option<String>)
 
 /// Why a feature cannot be compiled on this machine.
 fn unavailable(feature: &str, environment: &Environment) -> Option<String> {
-    if feature != "bindgen" {
-        return None;
+    match feature {
+        "bindgen" => without_bindgen(environment),
+        "candle-cuda" => without_nvcc(environment),
+        _ => None,
     }
+}
+
+/// Candle's CUDA support asks the `nvcc` of PATH for its version, and compiles its kernels with it, which takes minutes.
+fn without_nvcc(environment: &Environment) -> Option<String> {
+    let paths = environment.get("PATH").unwrap_or_default();
+    let found = std::env::split_paths(paths).any(|folder| folder.join("nvcc").is_file());
+    let proof = "docs/gpu-testing.md says how `tests/candle_cuda` is built and run";
+    (!found).then(|| format!("nvcc is not in PATH; {proof}"))
+}
+
+fn without_bindgen(environment: &Environment) -> Option<String> {
     let proof = "`.ci/run` compiles it with the pinned headers and libclang";
     let absent = match find_headers(environment) {
         Err(error) => error.to_string().lines().next().unwrap_or_default().to_owned(),
@@ -137,6 +150,8 @@ mod tests {
         assert_eq!(sets[2].without.as_deref(), Some("no headers"));
         let reason = unavailable("bindgen", &Environment::default()).expect("nothing is there");
         assert!(reason.contains("headers"), "{reason}");
+        let reason = unavailable("candle-cuda", &Environment::default()).expect("no PATH");
+        assert!(reason.contains("nvcc"), "{reason}");
         assert_eq!(unavailable("build", &Environment::default()), None);
     }
 

@@ -36,6 +36,8 @@ pub(super) struct Slot {
     pub(super) has_alpha_gradient: bool,
     /// Whether the device knows a later gradient norm than the host.
     pub(super) norm_waits: bool,
+    /// Whether its parameters were written by others since the host last saw them.
+    pub(super) lent: bool,
 }
 
 /// What the device holds for the seeds that own parameters.
@@ -212,6 +214,7 @@ fn slots(lifecycle: &Lifecycle) -> Result<Vec<Slot>, CudaError> {
             has_gradients: grown.has_gradients,
             has_alpha_gradient: grown.alpha_gradient.is_some(),
             norm_waits: false,
+            lent: false,
         })
     };
     lifecycle.grown_seeds().map(slot).collect()

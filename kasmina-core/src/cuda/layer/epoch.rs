@@ -191,6 +191,7 @@ impl CudaLayer {
     /// What the device holds is of another state than the host's.
     fn forget(&mut self) {
         self.arena = None;
+        self.revision += 1;
         self.landings = Default::default();
         self.stepped = false;
         self.telemetry_unsent = true;

@@ -6,10 +6,12 @@
 //!
 //! Read on in `work` (what a seed's state asks for), `arena` (where its numbers are), `plan` (what goes up when), `pass`,
 //! `train`, `step` (the same as parts of a graph), `resident` (as items of a resident grid), `sync` (what comes down when),
-//! `publish` (what goes to a consumer's thread) and `epoch`.
+//! `publish` (what goes to a consumer's thread) and `epoch`; `lend` is for parameters that are somebody else's variables.
 
 mod arena;
 mod epoch;
+#[cfg(feature = "candle-cuda")]
+mod lend;
 mod pass;
 mod plan;
 mod publish;
@@ -155,6 +157,8 @@ pub struct CudaLayer {
     bounds: Option<RawBounds>,
     /// Whether the optimizer has made steps that the host has not seen.
     stepped: bool,
+    /// See [`CudaLayer::parameters_revision`].
+    revision: u64,
     /// Whether the host's accumulators have not reached the device.
     telemetry_unsent: bool,
     /// Whether the host's accumulators may hold anything.
@@ -197,6 +201,7 @@ impl CudaLayer {
             landings: Landings::default(),
             bounds: None,
             stepped: false,
+            revision: 0,
             telemetry_unsent: false,
             counted_on_host: true,
             publisher: None,
@@ -375,6 +380,12 @@ impl CudaLayer {
     /// A seed's parameters by name, as of the last synchronization; `None` if it owns none.
     pub fn parameters(&self, seed: usize) -> Option<impl ExactSizeIterator<Item = (&str, &[f32])>> {
         Some(self.state.lifecycle.grown(seed)?.named_parameters())
+    }
+
+    /// Grows whenever the layer itself changes parameters: by its optimizer, by [`CudaLayer::set_parameters`], by a checkpoint or
+    /// another layer in its place. Transitions are in the history.
+    pub fn parameters_revision(&self) -> u64 {
+        self.revision
     }
 
     /// A seed's gathered parameter gradients by name, as of the last synchronization; `None` if it had none then.

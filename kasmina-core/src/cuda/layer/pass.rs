@@ -10,7 +10,7 @@ use crate::cuda::backward::{Backward, BackwardViews};
 use crate::cuda::error::CudaError;
 use crate::cuda::forward::{Forward, side};
 use crate::cuda::job::{
-    KIND_BOTTLENECK, KIND_CONV_FILTER, KIND_DENSE, ROLE_RECONSTRUCTION, SeedJob, View,
+    KIND_BOTTLENECK, KIND_CONV_FILTER, KIND_DENSE, ROLE_PATH, ROLE_RECONSTRUCTION, SeedJob, View,
 };
 use crate::cuda::matrix::{DeviceMatMut, DeviceMatRef};
 use crate::cuda::params::RawBounds;
@@ -47,6 +47,27 @@ impl CudaLayer {
     ) -> Result<(), CudaError> {
         let both = x.as_ref();
         self.forward_into(both, both, true, options)
+    }
+
+    /// Counts x's statistics as a forward pass does, where that would hand every element on as it is: no seed is on path, and no
+    /// probe is. Reads x once, or not at all where nothing is measured, and writes nothing, so that x can be its own result.
+    /// `false`, with nothing done, where something runs on path. Queued, as a forward pass is.
+    ///
+    /// # Errors
+    /// As [`CudaLayer::forward`].
+    pub fn observe<T: Element>(
+        &mut self,
+        x: DeviceMatRef<'_, T>,
+        options: &ForwardOptions,
+    ) -> Result<bool, CudaError> {
+        self.check_shapes(&[("x", &x)])?;
+        self.refresh(options)?;
+        if self.arena.as_ref().is_some_and(|arena| arena.runs(is_on_path)) {
+            return Ok(false);
+        }
+        // In place, what nothing changes is not written; so nothing that a backward pass reads is overwritten.
+        self.forward_into(x, x, true, &options.clone().inference())?;
+        Ok(true)
     }
 
     /// `y` is written: the callers hold it exclusively, or it is `x` itself, which they do.
@@ -95,16 +116,15 @@ impl CudaLayer {
                 seeds::count_histograms(columns, T::DTYPE, from, histograms.address())?;
             }
         }
-        let on_path = |job: &SeedJob| job.role == crate::cuda::job::ROLE_PATH;
-        let computes = self.arena.as_ref().is_some_and(|arena| arena.runs(on_path));
+        let computes = self.arena.as_ref().is_some_and(|arena| arena.runs(is_on_path));
         self.queue_bounds(T::DTYPE, from, computes)?;
         self.report.forward = Some(self.streams.run(x, y, in_place, &forward)?);
         let Some(arena) = &self.arena else { return Ok(()) };
         let (columns, jobs) = (&self.streams.columns, arena.job_list());
-        if arena.runs(|job| on_path(job) && is_filter(job)) {
+        if arena.runs(|job| is_on_path(job) && is_filter(job)) {
             self.stencils.forward(columns, T::DTYPE, jobs, from, to)?;
         }
-        if arena.runs(|job| on_path(job) && is_matrix(job)) {
+        if arena.runs(|job| is_on_path(job) && is_matrix(job)) {
             self.matrices.forward(columns, T::DTYPE, jobs, from, to)?;
         }
         Ok(())
@@ -299,6 +319,10 @@ impl CudaLayer {
         let filters = arena.host_jobs.iter().filter(|job| is_filter(job)).count();
         (filters, beside - filters)
     }
+}
+
+fn is_on_path(job: &SeedJob) -> bool {
+    job.role == ROLE_PATH
 }
 
 pub(super) fn is_filter(job: &SeedJob) -> bool {

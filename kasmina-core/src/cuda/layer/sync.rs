@@ -189,7 +189,10 @@ impl CudaLayer {
                 (&pulled.steps, &slot.trained)
             {
                 let record = &records[index];
-                grown.parameters.copy_from_slice(&parameters[slot.parameters.clone()]);
+                let values = &parameters[slot.parameters.clone()];
+                let moved =
+                    std::mem::take(&mut slot.lent) && bits(values) != bits(&grown.parameters);
+                grown.parameters.copy_from_slice(values);
                 if record.updates > 0 {
                     let n = grown.parameters.len();
                     let state = grown.optimizer.get_or_insert_with(|| OptimizerState::new(n));
@@ -197,11 +200,12 @@ impl CudaLayer {
                     state.second.copy_from_slice(&second[range.clone()]);
                     state.updates = record.updates;
                 }
-                updated = record.updated > 0;
-                if updated && std::mem::take(&mut slot.norm_waits) {
+                let stepped = record.updated > 0;
+                updated = stepped || moved;
+                if stepped && std::mem::take(&mut slot.norm_waits) {
                     grown.measured.record(&gradient_norm(record.norm), epoch);
                 }
-                if updated || record.skipped > 0 {
+                if stepped || record.skipped > 0 {
                     let none = OptimizerSummary::none(seed);
                     self.summaries.entry(slot.seed).or_insert(none).add(record);
                 }
@@ -260,6 +264,11 @@ impl CudaLayer {
         }
         Ok(())
     }
+}
+
+/// Parameters moved where a bit did: −0 is not 0.
+fn bits(values: &[f32]) -> &[u32] {
+    bytemuck::cast_slice(values)
 }
 
 fn gradient_norm(norm: f64) -> SeedSignals {

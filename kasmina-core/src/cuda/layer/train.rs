@@ -72,6 +72,7 @@ impl CudaLayer {
             slot.norm_waits = true;
         }
         self.stepped = true;
+        self.revision += 1;
     }
 
     /// Drops all gathered gradients. Queued.
@@ -127,6 +128,7 @@ impl CudaLayer {
         self.streams.columns.residents.settle();
         self.ensure_arena()?;
         self.state.lifecycle.set_parameters(seed, parameters)?;
+        self.revision += 1;
         let Some(arena) = &mut self.arena else { return Ok(()) };
         let Some(index) = u32::try_from(seed).ok().and_then(|seed| arena.find(seed)) else {
             return Ok(());
