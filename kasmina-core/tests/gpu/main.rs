@@ -6,6 +6,7 @@ mod executor;
 mod forward;
 mod layer;
 mod layer_moves;
+mod layer_observe;
 mod layer_pair;
 mod layer_publish;
 mod layer_publish_cost;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         forward::TESTS,
         layer::TESTS,
         layer_moves::TESTS,
+        layer_observe::TESTS,
         layer_publish::TESTS,
         layer_publish_cost::TESTS,
         layer_publish_moves::TESTS,
