@@ -120,8 +120,7 @@ public:
             }
             mail_last_ = mail && !(asked && mail_last_);
             const bool busy = mail || asked;
-            if (acquire(&c_.abort) != 0 || stop == Stop::Abort) {
-                release(&c_.abort, 1);
+            if (acquire(&c_.abort) != 0) {
                 break;
             }
             if (busy) {

@@ -76,7 +76,7 @@ struct Mail {
     uint64_t after;  // the mailbox's step, counted from 1, that is done before it begins; 0 for none
 };
 
-enum class Stop : uint32_t { No = 0, Drain = 1, Abort = 2 };
+enum class Stop : uint32_t { No = 0, Drain = 1 };
 constexpr uint32_t kStopBits = 2;
 
 struct Mailbox {

@@ -3,6 +3,7 @@
 mod backward;
 mod common;
 mod executor;
+mod executor_queue;
 mod forward;
 mod layer;
 mod layer_moves;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     let tests = [
         backward::TESTS,
         executor::TESTS,
+        executor_queue::TESTS,
         forward::TESTS,
         layer::TESTS,
         layer_moves::TESTS,

@@ -22,7 +22,7 @@ use crate::cuda::geometry::{Machine, WORKERS};
 
 /// The fatbin of the grid.
 const IMAGE: &str = "resident";
-const GRID: &str = "kasmina_resident";
+pub(in crate::cuda) const GRID: &str = "kasmina_resident";
 const RUN: &str = "kasmina_resident_run";
 
 /// What the kernels take.

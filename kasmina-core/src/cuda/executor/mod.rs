@@ -71,7 +71,7 @@ pub use report::ExecutorReport;
 pub use step::{ResidentStep, ResidentStepBuilder, SharedLayer};
 pub use ticket::Ticket;
 
-pub(super) use grid::{BLOCK_THREADS, RECORD_BYTES, RESIDENT_ARGUMENTS, RUN_ARGUMENTS};
+pub(super) use grid::{BLOCK_THREADS, GRID, RECORD_BYTES, RESIDENT_ARGUMENTS, RUN_ARGUMENTS};
 pub(super) use ticket::Residents;
 
 use super::engine::Engine;
@@ -204,8 +204,7 @@ impl PersistentExecutor {
         self.shared.submit(step, priority)
     }
 
-    /// Makes a step's record on the device as the layers are now, without running it: for [`PersistentExecutor::launch_on`]. The layers count it
-    /// as a pass.
+    /// Makes a step's record on the device as the layers are now, without running it: for [`PersistentExecutor::launch_on`].
     ///
     /// # Errors
     /// [`ExecutorError::ByLaunches`] for a step that the grid cannot run, and those of [`PersistentExecutor::submit`].
@@ -215,7 +214,8 @@ impl PersistentExecutor {
 
     /// Queues a small kernel on `stream` that hands the step to the grid and waits until it is done: for steps between other work of the
     /// stream, and for captured graphs. The step runs as it was prepared: what the layers' commands change later, a graph does not see until
-    /// `prepare` is called again. The layers do not know of it: neither do their own passes wait for it, nor are its passes counted.
+    /// `prepare` is called again. The layers' own passes do not wait for it. They count its passes, once for each call that captures nothing;
+    /// replays of a graph they do not know of.
     ///
     /// # Safety
     /// Until the stream, or the last replay of the graph, is done: the step, its layers and the executor are kept; the step is neither prepared nor
@@ -225,6 +225,12 @@ impl PersistentExecutor {
     /// [`ExecutorError::NotPrepared`], or the driver refused.
     pub unsafe fn launch_on(&self, step: &ResidentStep, stream: &Stream) -> Result<(), CudaError> {
         self.shared.launch_on(step, stream)
+    }
+
+    /// Lets the grid end as soon as it has done what it was given, and not after [`ExecutorOptions::idle`]: for work outside that wants the
+    /// multiprocessors. The next step starts it again. Does not wait.
+    pub fn let_grid_go(&self) {
+        self.shared.let_grid_go();
     }
 
     /// What has run so far, where, and why.
@@ -274,6 +280,15 @@ impl Shared {
     pub(super) fn fault(&self) -> Option<ExecutorError> {
         let known = self.state.lock().fault.clone();
         known.or_else(|| self.grid.as_ref().and_then(Grid::fault))
+    }
+
+    /// The next step for it starts another one.
+    pub(super) fn let_grid_go(&self) {
+        if let Some(grid) = &self.grid {
+            // One thread at a time writes the mailbox's word.
+            let _state = self.state.lock();
+            grid.stop();
+        }
     }
 
     pub(super) fn wake(&self) {
@@ -375,11 +390,9 @@ impl Shared {
         ticket: &Ticket,
     ) -> Result<(), CudaError> {
         drop(self.settle(|state| !state.queue.any(|queued| queued.step.conflicts(step)))?);
-        if let Some(grid) = &self.grid {
-            // Its blocks have the shared memory that launches want; the next step for it starts another one.
-            let _state = self.state.lock();
-            grid.stop();
-        }
+        // Its blocks have the shared memory that launches want.
+        self.let_grid_go();
+        ticket.0.by_launches(reason.clone());
         step.launch(layers)?;
         let mut state = self.state.lock();
         state.report.by_launches += 1;
@@ -438,7 +451,11 @@ impl Shared {
     fn prepare(&self, step: &ResidentStep) -> Result<(), CudaError> {
         let step = &step.0;
         let mut layers = step.lock();
-        if let Err(reason) = self.record(step, &mut layers)? {
+        let counts: Vec<_> = layers.iter().map(|layer| layer.passes_counted()).collect();
+        let recorded = self.record(step, &mut layers);
+        // Nothing has run.
+        layers.iter_mut().zip(counts).for_each(|(layer, counts)| layer.count_passes_as(counts));
+        if let Err(reason) = recorded? {
             return Err(ExecutorError::ByLaunches { reason }.into());
         }
         // What lowering has queued.
@@ -447,12 +464,17 @@ impl Shared {
     }
 
     fn launch_on(&self, step: &ResidentStep, stream: &Stream) -> Result<(), CudaError> {
-        let device = step.0.device.lock();
-        let Some(kept) = device.as_ref().filter(|kept| kept.executor == self.id) else {
-            return Err(ExecutorError::NotPrepared.into());
+        let mut layers = step.0.lock();
+        let record = {
+            let device = step.0.device.lock();
+            let kept = device.as_ref().filter(|kept| kept.executor == self.id);
+            kept.map(|kept| kept.record.address()).ok_or(ExecutorError::NotPrepared)?
         };
         let Some(grid) = &self.grid else { return Err(ExecutorError::NotPrepared.into()) };
-        grid.run_on(stream, kept.record.address())?;
+        grid.run_on(stream, record)?;
+        if !stream.is_capturing()? {
+            step.0.note(&mut layers)?;
+        }
         self.state.lock().is_bound = true;
         self.work.notify_all();
         Ok(())

@@ -251,8 +251,7 @@ impl Operation {
     fn not_resident(&self, layer: &mut CudaLayer) -> Result<Option<String>, CudaError> {
         match &self.what {
             What::Forward { x, y, options } => {
-                let in_place = x.view.address == y.view.address;
-                layer.not_resident(x.dtype, &[x.view, y.view], in_place, options)
+                layer.not_resident(x.dtype, &[x.view, y.view], in_place(x, y), options)
             }
             What::Backward { matrices, options } => {
                 let views = [0, 1, 2].map(|i| matrices[i].view);
@@ -284,7 +283,7 @@ impl Operation {
     ) -> Result<(), CudaError> {
         match &self.what {
             What::Forward { x, y, options } => {
-                let places = (x.view, y.view, x.view.address == y.view.address);
+                let places = (x.view, y.view, in_place(x, y));
                 let pass = layer.resident_forward(x.dtype, places, options, machine)?;
                 let mut item = Item::new(KIND_FORWARD, pass.params.geometry.blocks(), &pass.params);
                 (item.element, item.counting) = (element(x.dtype), counting(pass.counting));
@@ -352,7 +351,7 @@ impl Operation {
             // SAFETY: the caller has looked at the type, the step holds the memory, and the device alone looks into it.
             What::Forward { x, y, options } => unsafe {
                 let mut out = y.typed_mut::<T>()?;
-                match x.view.address == y.view.address {
+                match in_place(x, y) {
                     true => layer.forward_in_place(&mut out, options),
                     false => layer.forward(x.typed::<T>()?, &mut out, options),
                 }
@@ -365,6 +364,11 @@ impl Operation {
             What::Collect => Ok(()),
         }
     }
+}
+
+/// Whether a pass overwrites what it reads. Empty matrices may lie nowhere, all of them.
+fn in_place(x: &AnyMatrix, y: &AnyMatrix) -> bool {
+    x.view.address == y.view.address && !x.bytes().is_empty()
 }
 
 /// Seeds that a block collects at a time, at most: a warp each at the least.

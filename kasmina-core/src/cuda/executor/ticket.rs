@@ -1,7 +1,7 @@
 //! What a submitted step is waited for by.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use kasmina_sys::Event;
@@ -21,6 +21,8 @@ pub(super) struct Submitted {
     shared: Arc<Shared>,
     progress: Mutex<Progress>,
     changed: Condvar,
+    /// Why it was launched, if it was.
+    launched_because: OnceLock<String>,
 }
 
 struct Progress {
@@ -45,12 +47,19 @@ const NAP: Duration = Duration::from_micros(50);
 impl Ticket {
     pub(super) fn new(shared: &Arc<Shared>, stage: Stage) -> Self {
         let progress = Mutex::new(Progress { stage, callbacks: Vec::new() });
-        Self(Arc::new(Submitted { shared: Arc::clone(shared), progress, changed: Condvar::new() }))
+        let (changed, launched_because) = (Condvar::new(), OnceLock::new());
+        let shared = Arc::clone(shared);
+        Self(Arc::new(Submitted { shared, progress, changed, launched_because }))
     }
 
     /// Whether the step is done, or will never be. Does not wait.
     pub fn is_done(&self) -> bool {
         self.0.poll().is_some()
+    }
+
+    /// Why the step runs by launches and not on the grid; `None` where the grid has it.
+    pub fn why_launched(&self) -> Option<String> {
+        self.0.launched_because.get().cloned()
     }
 
     /// Waits until the step is done: its results are there for copies, for other streams and for the host.
@@ -145,6 +154,11 @@ impl Submitted {
             }
         }
         Some(Ok(()))
+    }
+
+    /// The step is to run by launches, for a reason. Told once.
+    pub(super) fn by_launches(&self, reason: String) {
+        let _told_before = self.launched_because.set(reason);
     }
 
     pub(super) fn launched(&self, events: Vec<Event>) {

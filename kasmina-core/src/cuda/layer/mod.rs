@@ -168,6 +168,8 @@ pub struct CudaLayer {
     summaries: BTreeMap<u32, OptimizerSummary>,
     forced: Option<LoadPath>,
     report: LayerReport,
+    /// How its passes run on a resident grid, as they were last made for one.
+    on_grid: [Reports; 2],
 }
 
 impl CudaLayer {
@@ -208,6 +210,7 @@ impl CudaLayer {
             summaries: BTreeMap::new(),
             forced: None,
             report: LayerReport { device, ..LayerReport::default() },
+            on_grid: Default::default(),
         };
         layer.ensure_arena()?;
         Ok(layer)

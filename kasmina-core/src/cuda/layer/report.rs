@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::step::Reports;
 use crate::cuda::backward::BackwardReport;
 use crate::cuda::forward::ForwardReport;
 use crate::cuda::seeds::OptimizerRecord;
@@ -24,6 +25,16 @@ pub struct LayerReport {
 }
 
 impl LayerReport {
+    /// Takes over how passes ran, as far as these have it.
+    pub(super) fn follow(&mut self, reports: &Reports) {
+        if reports.forward.is_some() && self.forward != reports.forward {
+            self.forward.clone_from(&reports.forward);
+        }
+        if reports.backward.is_some() && self.backward != reports.backward {
+            self.backward.clone_from(&reports.backward);
+        }
+    }
+
     /// The kernels, in one line, as telemetry reports have it.
     pub(super) fn kernels(&self) -> String {
         let forward = self.forward.as_ref().map(|f| f.kernel.as_deref().unwrap_or("copy"));

@@ -1,19 +1,21 @@
 //! Passes of a layer as items of a resident grid: everything that a pass does but its launch.
 
 use kasmina_telemetry::{ChunkStats, TelemetryMode, TelemetryScope};
-use kasmina_tma::LoadPath;
+use kasmina_tma::{LoadPath, Selection};
 
 use super::CudaLayer;
 use super::pass::{is_filter, is_matrix};
+use super::step::Reports;
 use super::work::Role;
-use crate::cuda::backward::{self, BackwardViews};
+use crate::cuda::backward::{self, BackwardReport, BackwardViews};
 use crate::cuda::error::CudaError;
-use crate::cuda::executor::{BLOCK_THREADS, RECORD_BYTES, Residents};
-use crate::cuda::forward::{self, side};
+use crate::cuda::executor::{BLOCK_THREADS, GRID, RECORD_BYTES, Residents};
+use crate::cuda::forward::{self, ForwardReport, side};
 use crate::cuda::geometry::{Geometry, Machine, Needs, PACKET_BYTES};
 use crate::cuda::job::View;
 use crate::cuda::loading;
 use crate::cuda::params::{BackwardParams, FinalizeParams, ForwardParams};
+use crate::cuda::tune::{TuningSource, WhyTable};
 use crate::cuda::variants::{BackwardVariant, Counting, ForwardVariant, element_bytes};
 use crate::layer::watched_seeds;
 use crate::{DType, ForwardOptions, Stability, StabilityMode};
@@ -50,6 +52,11 @@ pub(in crate::cuda) struct ResidentCollect {
 
 /// Bytes of a matrix above which a launch costs less than the grid's plain loads lose.
 const MOST_BYTES: usize = 4 << 20;
+
+/// How a grid loads, whatever else would be possible.
+fn selection(path: LoadPath) -> Selection {
+    Selection { path, forced: false, passed_by: Vec::new() }
+}
 
 /// Rows that a thread takes at a time: as many in both passes, so that a block of one has the elements of a block of the other. 16-bit
 /// backward has shared memory for no more.
@@ -133,6 +140,13 @@ impl CudaLayer {
         let dead_epsilon = self.state.telemetry.dead_epsilon;
         let places = (x, y, in_place);
         let params = self.streams.forward_params(variant, geometry, places, dead_epsilon)?;
+        let forward = Some(ForwardReport {
+            path: selection(path),
+            kernel: Some(GRID.to_owned()),
+            blocks: geometry.blocks(),
+            tuning: TuningSource::Table { because: WhyTable::Resident },
+        });
+        self.on_grid[0] = Reports { forward, backward: None };
         Ok(ResidentForward { counting, params })
     }
 
@@ -153,6 +167,13 @@ impl CudaLayer {
         let views = BackwardViews { x, gradients: Some((grad_y, grad_x)) };
         let params = self.streams.backward_params(variant, geometry, &views)?;
         let groups = params.geometry.groups;
+        let backward = Some(BackwardReport {
+            path: Some(selection(path)),
+            kernel: Some(GRID.to_owned()),
+            blocks: geometry.blocks(),
+            tuning: TuningSource::Table { because: WhyTable::Resident },
+        });
+        self.on_grid[1] = Reports { forward: None, backward };
         let mut finalize = None;
         if let Some(arena) = &self.arena {
             let jobs = arena.job_list();
@@ -198,6 +219,7 @@ impl CudaLayer {
     pub(in crate::cuda) fn note_resident_forward(&mut self, counted: bool) {
         self.state.telemetry.passes += 1;
         self.state.telemetry.measured += u64::from(counted);
+        self.report.follow(&self.on_grid[0]);
         self.streams.note_counts();
     }
 
@@ -206,8 +228,20 @@ impl CudaLayer {
     /// # Errors
     /// None that a pass for the grid has: it has no losses to fetch.
     pub(in crate::cuda) fn note_resident_backward(&mut self, rows: u32) -> Result<(), CudaError> {
+        self.report.follow(&self.on_grid[1]);
         self.streams.note_counts();
         self.note_backward(true, rows as usize)
+    }
+
+    /// Forward passes so far, and those of them that were measured.
+    pub(in crate::cuda) fn passes_counted(&self) -> [u64; 2] {
+        [self.state.telemetry.passes, self.state.telemetry.measured]
+    }
+
+    /// Sets these numbers back, where passes were counted that did not run.
+    pub(in crate::cuda) fn count_passes_as(&mut self, [passes, measured]: [u64; 2]) {
+        let telemetry = &mut self.state.telemetry;
+        (telemetry.passes, telemetry.measured) = (passes, measured);
     }
 
     /// What items of the layer depend on beside their matrices, the device brought up to date; `None` where every pass is another.

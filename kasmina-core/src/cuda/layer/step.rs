@@ -43,8 +43,8 @@ pub(in crate::cuda) struct Stamp {
 /// How the passes of a step run.
 #[derive(Clone, Debug, Default)]
 pub(in crate::cuda) struct Reports {
-    forward: Option<ForwardReport>,
-    backward: Option<BackwardReport>,
+    pub(super) forward: Option<ForwardReport>,
+    pub(super) backward: Option<BackwardReport>,
 }
 
 impl CudaLayer {
@@ -244,12 +244,7 @@ impl CudaLayer {
             telemetry.passes += 1;
             telemetry.measured += u64::from(ready.watched.is_some());
         }
-        if reports.forward.is_some() && self.report.forward != reports.forward {
-            self.report.forward.clone_from(&reports.forward);
-        }
-        if reports.backward.is_some() && self.report.backward != reports.backward {
-            self.report.backward.clone_from(&reports.backward);
-        }
+        self.report.follow(reports);
         let noted = if phases.backward { self.note_backward(true, rows) } else { Ok(()) };
         let steps = |arena: &super::arena::Arena| {
             ready.stepping.iter().any(|index| arena.slots[*index].trained.is_some())

@@ -52,6 +52,8 @@ pub enum WhyTable {
     NotMeasured,
     /// This pass is not tuned: it is no use of the kernels that is worth it.
     NotTunable,
+    /// A resident grid ran it, which cuts for its own blocks.
+    Resident,
     /// Measuring failed, or could not be tried.
     Unmeasurable {
         /// Why.
@@ -107,6 +109,7 @@ impl fmt::Display for WhyTable {
             Self::Off => f.write_str("autotuning is off"),
             Self::NotMeasured => f.write_str("nothing was measured for this shape"),
             Self::NotTunable => f.write_str("such a pass is not tuned"),
+            Self::Resident => f.write_str("a resident grid cuts for its own blocks"),
             Self::Unmeasurable { reason } => write!(f, "it could not be measured: {reason}"),
             Self::Dropped { reason } => write!(f, "what was measured does not run here: {reason}"),
         }
