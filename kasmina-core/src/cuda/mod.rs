@@ -10,6 +10,7 @@ mod columns;
 mod cuts;
 mod engine;
 mod error;
+pub mod execution;
 pub mod executor;
 mod facts;
 mod forward;
@@ -43,6 +44,10 @@ mod whole_input;
 pub use backward::{Backward, BackwardReport};
 pub use engine::Engine;
 pub use error::CudaError;
+pub use execution::{
+    Choice, ExecutionMode, ParseExecutionError, RunnerOptions, SharedPart, SharedStep, StepEnd,
+    StepRun, StepRunner, StepRunnerReport, Trials, Way, WayReport,
+};
 pub use executor::{
     ExecutorError, ExecutorOptions, ExecutorReport, PersistentExecutor, Priority, ResidentStep,
     ResidentStepBuilder, SharedLayer, SharedMatrix, Ticket,

@@ -15,6 +15,8 @@ mod layer_publish_moves;
 mod matrices;
 mod matrices_reference;
 mod reference;
+mod runner;
+mod runner_twins;
 mod saturation;
 mod seeds;
 mod stencil;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         layer_publish_cost::TESTS,
         layer_publish_moves::TESTS,
         matrices::TESTS,
+        runner::TESTS,
         saturation::TESTS,
         seeds::TESTS,
         stencil::TESTS,

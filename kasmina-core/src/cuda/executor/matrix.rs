@@ -114,6 +114,32 @@ impl<T: Element> SharedMatrix<T> {
         (self.any.view.rows as usize, self.any.view.columns as usize)
     }
 
+    pub(in crate::cuda) fn home(&self) -> &Stream {
+        &self.any.home
+    }
+
+    /// Whether the two have memory in common.
+    pub(in crate::cuda) fn overlaps(&self, other: &Self) -> bool {
+        let (a, b) = (self.any.bytes(), other.any.bytes());
+        a.start < b.end && b.start < a.end
+    }
+
+    pub(in crate::cuda) fn as_ref(&self) -> Result<DeviceMatRef<'_, T>, CudaError> {
+        // SAFETY: `T` is the type that it was made with.
+        unsafe { self.any.typed() }
+    }
+
+    /// To be written.
+    ///
+    /// # Safety
+    /// No other borrow of the memory is used meanwhile.
+    pub(in crate::cuda) unsafe fn as_mut(
+        &self,
+    ) -> Result<crate::cuda::DeviceMatMut<'_, T>, CudaError> {
+        // SAFETY: `T` is the type that it was made with, and the rest by the caller's word.
+        unsafe { self.any.typed_mut() }
+    }
+
     /// All elements, padding between rows included. Waits for the memory's own stream, not for steps.
     ///
     /// # Errors

@@ -233,6 +233,15 @@ impl PersistentExecutor {
         self.shared.let_grid_go();
     }
 
+    /// Why no step runs on a grid any more, or ever did: there is none, it failed, or the executor was stopped.
+    pub(in crate::cuda) fn why_not(&self) -> Option<String> {
+        self.shared.look_after();
+        match self.shared.fault() {
+            Some(fault) => Some(fault.to_string()),
+            None => self.shared.why_no_grid.clone(),
+        }
+    }
+
     /// What has run so far, where, and why.
     pub fn report(&self) -> ExecutorReport {
         self.shared.report()

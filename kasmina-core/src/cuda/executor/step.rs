@@ -202,6 +202,16 @@ impl ResidentStepBuilder {
     }
 }
 
+impl ResidentStep {
+    /// Why a grid would not run the step as its layers are now; `None` where it would.
+    ///
+    /// # Errors
+    /// As a pass of its layers.
+    pub(in crate::cuda) fn why_launched(&self) -> Result<Option<String>, CudaError> {
+        self.0.not_resident(&mut self.0.lock())
+    }
+}
+
 fn check(
     layer: &SharedLayer,
     x: &AnyMatrix,

@@ -62,6 +62,11 @@ impl Ticket {
         self.0.launched_because.get().cloned()
     }
 
+    /// As [`PersistentExecutor::let_grid_go`](super::PersistentExecutor::let_grid_go).
+    pub(in crate::cuda) fn let_grid_go(&self) {
+        self.0.shared.let_grid_go();
+    }
+
     /// Waits until the step is done: its results are there for copies, for other streams and for the host.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! A layer's part of a step that a graph replays: what goes up before it, the launches that the graph is made of, and what the
 //! host knows once it is queued. Together they leave the layer as the plain calls do.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
 use kasmina_sys::{CopyCall, KernelCall, Link};
@@ -14,7 +15,7 @@ use crate::cuda::seeds::{self, BLOCK_MOST};
 use crate::cuda::step_graph::{LayerStep, Phases, StepGraphError};
 use crate::cuda::tape::{Phase, Piece, Placed};
 use crate::layer::watched_seeds;
-use crate::{Blueprint, Element, StabilityMode};
+use crate::{Blueprint, Element, ForwardOptions, StabilityMode};
 
 /// How often launches are written down at most before they must be the same as the last time. What is made anew the first time
 /// is there the second; a third is to spare.
@@ -51,6 +52,38 @@ impl CudaLayer {
     /// Tells layers apart.
     pub(in crate::cuda) fn id(&self) -> u64 {
         self.streams.columns.id
+    }
+
+    /// Grows whenever launches that were written down before may not be right any more.
+    pub(in crate::cuda) fn launches_revision(&self) -> u64 {
+        self.streams.columns.revision()
+    }
+
+    /// What tells apart what the passes as last refreshed do: who runs and trains with what, which guards, what is measured. Values do not
+    /// matter, such as alphas, nor where anything lies.
+    pub(in crate::cuda) fn work_signature(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let telemetry = &self.state.telemetry;
+        (self.state.stability.mode as u8).hash(&mut hasher);
+        std::mem::discriminant(&telemetry.mode).hash(&mut hasher);
+        std::mem::discriminant(&telemetry.scope).hash(&mut hasher);
+        for slot in self.arena.iter().flat_map(|arena| &arena.slots) {
+            let job = slot.job.as_ref().map(|job| (job.kind, job.width, job.role));
+            (slot.seed, job, slot.work.gradients).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    /// Brings the device up to date for a call with `options`, which cannot be refused afterwards for what it asks. Queued.
+    ///
+    /// # Errors
+    /// A probe that is none, [`CudaError::UserBlueprint`], or the driver refused.
+    pub(in crate::cuda) fn prepare_call(
+        &mut self,
+        options: &ForwardOptions,
+    ) -> Result<(), CudaError> {
+        self.landings.settle(&mut self.state.lifecycle, false)?;
+        self.refresh(options)
     }
 
     /// Whether the layer can do this step.

@@ -127,6 +127,8 @@ pub struct StepGraph {
     /// Graphs that were replaced, and when they are done.
     retired: Vec<(Event, kasmina_sys::Chain)>,
     report: StepGraphReport,
+    /// Replays that got as far as the stream.
+    queued: u64,
 }
 
 impl StepGraph {
@@ -138,6 +140,7 @@ impl StepGraph {
             executables: Vec::new(),
             retired: Vec::new(),
             report: StepGraphReport::default(),
+            queued: 0,
         }
     }
 
@@ -151,6 +154,11 @@ impl StepGraph {
         &self.report
     }
 
+    /// Grows with each replay of which anything may be on the stream: an error that leaves it as it was is a refusal.
+    pub(in crate::cuda) fn queued(&self) -> u64 {
+        self.queued
+    }
+
     /// Queues a step, after everything queued on the streams of its matrices so far; these wait for it. The host waits only
     /// where the plain calls would.
     ///
@@ -160,20 +168,20 @@ impl StepGraph {
     /// somebody captures. Or the driver refused.
     pub fn replay<T: Element>(&mut self, step: Step<'_, T>) -> Result<(), CudaError> {
         self.check(&step)?;
-        let Step { layers, parts, phases } = step;
+        let Step { mut layers, parts, phases } = step;
         self.forget_done()?;
         let mut ready = Vec::with_capacity(layers.len());
         for (layer, part) in layers.iter_mut().zip(&parts) {
             ready.push(layer.ready_step(part, &phases)?);
         }
-        let key = key(layers, &ready, &phases);
+        let key = key(&layers, &ready, &phases);
         let at = self.executables.iter().position(|executable| executable.key == key);
         // Taken out: one that fails half way is not there any more.
         let mut executable = match at {
             Some(at) => self.executables.remove(at),
             None => Executable::new(key),
         };
-        let queued = self.queue(&mut executable, layers, &parts, &phases, &ready);
+        let queued = self.queue(&mut executable, &mut layers, &parts, &phases, &ready);
         let before = executable.take_before();
         self.retire(before)?;
         let followed = match queued {
@@ -183,7 +191,7 @@ impl StepGraph {
                 return Err(error);
             }
         };
-        let outcome = note(&executable, layers, &parts, &phases, &ready);
+        let outcome = note(&executable, &mut layers, &parts, &phases, &ready);
         self.tell(&followed, &executable);
         self.executables.insert(0, executable);
         while self.executables.len() > KEPT {
@@ -192,7 +200,7 @@ impl StepGraph {
         }
         outcome?;
         if phases.advance {
-            layers.iter_mut().try_for_each(CudaLayer::advance_step)?;
+            layers.iter_mut().try_for_each(|layer| layer.advance_step())?;
         }
         Ok(())
     }
@@ -233,7 +241,7 @@ impl StepGraph {
     fn queue<T: Element>(
         &mut self,
         executable: &mut Executable,
-        layers: &mut [CudaLayer],
+        layers: &mut [&mut CudaLayer],
         parts: &[LayerStep<'_, T>],
         phases: &Phases,
         ready: &[Ready],
@@ -244,6 +252,7 @@ impl StepGraph {
         let context = self.stream.context();
         let programmatic = self.options.programmatic;
         let followed = executable.follow(&Make { context, exact: self.exact(), programmatic })?;
+        self.queued += 1;
         self.launch(executable, parts)?;
         Ok(followed)
     }
@@ -252,7 +261,7 @@ impl StepGraph {
     fn write_down<T: Element>(
         &mut self,
         executable: &mut Executable,
-        layers: &mut [CudaLayer],
+        layers: &mut [&mut CudaLayer],
         index: usize,
         parts: &[LayerStep<'_, T>],
         phases: &Phases,
@@ -377,7 +386,7 @@ impl Drop for StepGraph {
     }
 }
 
-fn key(layers: &[CudaLayer], ready: &[Ready], phases: &Phases) -> Key {
+fn key(layers: &[&mut CudaLayer], ready: &[Ready], phases: &Phases) -> Key {
     let layers = layers.iter().zip(ready);
     Key {
         phases: [phases.forward, phases.backward, phases.optimizer.is_some()],
@@ -388,7 +397,7 @@ fn key(layers: &[CudaLayer], ready: &[Ready], phases: &Phases) -> Key {
 /// What the host knows of every layer once the step is queued.
 fn note<T: Element>(
     executable: &Executable,
-    layers: &mut [CudaLayer],
+    layers: &mut [&mut CudaLayer],
     parts: &[LayerStep<'_, T>],
     phases: &Phases,
     ready: &[Ready],

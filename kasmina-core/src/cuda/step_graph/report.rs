@@ -44,6 +44,18 @@ pub enum StepGraphError {
         /// The other.
         second: usize,
     },
+    /// A pass would read what it writes.
+    #[error(
+        "layer {layer} of a step reads {read} and writes {written}, which share memory; give them matrices of their own"
+    )]
+    Overlap {
+        /// Which layer, counted from 0.
+        layer: usize,
+        /// What is read.
+        read: &'static str,
+        /// What is written.
+        written: &'static str,
+    },
     /// Programmatic edges need kernels that wait for what is in front of them.
     #[error(
         "programmatic edges need code for compute capability 9.0 or later, and the code that runs here is for {found}; leave \

@@ -67,9 +67,9 @@ pub(in crate::cuda) struct Phases {
 #[derive(Debug)]
 #[must_use = "a step is what `StepGraph::replay` takes"]
 pub struct Step<'a, T: Element> {
-    pub(super) layers: &'a mut [CudaLayer],
+    pub(super) layers: Vec<&'a mut CudaLayer>,
     pub(super) parts: Vec<LayerStep<'a, T>>,
-    pub(super) phases: Phases,
+    pub(in crate::cuda) phases: Phases,
 }
 
 impl<'a, T: Element> Step<'a, T> {
@@ -80,6 +80,14 @@ impl<'a, T: Element> Step<'a, T> {
     /// [`StepGraphError::Count`].
     pub fn apart(
         layers: &'a mut [CudaLayer],
+        parts: Vec<LayerStep<'a, T>>,
+    ) -> Result<Self, StepGraphError> {
+        Self::of(layers.iter_mut().collect(), parts)
+    }
+
+    /// The same of layers that lie anywhere.
+    pub(in crate::cuda) fn of(
+        layers: Vec<&'a mut CudaLayer>,
         parts: Vec<LayerStep<'a, T>>,
     ) -> Result<Self, StepGraphError> {
         count("matrices of layers", parts.len(), layers.len())?;
@@ -101,7 +109,7 @@ impl<'a, T: Element> Step<'a, T> {
             let [x, y] = [0, 1].map(|i| pair.get(i).map(DeviceMatMut::as_ref));
             LayerStep { x, y, grad_y: None, grad_x: None, options: ForwardOptions::new() }
         });
-        Ok(Self { parts: parts.collect(), layers, phases: Phases::default() })
+        Self::of(layers.iter_mut().collect(), parts.collect())
     }
 
     /// The gradients of a chain's activations, as many as these: layer i reads the one behind it and writes the i-th. The last is
