@@ -60,6 +60,7 @@ impl RunnerOptions {
     /// matrices in a way of its own, so its sums over rows (parameter gradients, and the mean and variance of statistics) differ from
     /// those of launches and graphs in their last bits. Which steps it runs would depend on measured times, and so would these bits of
     /// what is learned. Not allowed unless this says so; a mode that is asked for is not measured, and repeats.
+    /// Forward passes may go by the grid in any case: of them only statistics have such bits.
     pub fn sums_may_differ(mut self, may: bool) -> Self {
         self.sums_may_differ = may;
         self

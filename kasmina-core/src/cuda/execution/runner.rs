@@ -18,7 +18,8 @@ use crate::cuda::{Engine, PersistentExecutor, Room, SharedLayer, StepGraph, Step
 use crate::{AdamW, Element};
 
 /// Runs training steps of shared layers by launches, as a graph, by a resident grid, or by whichever of these is measured to be the
-/// fastest. Every way gives the same bits, so trying costs nothing but time: it is done on the caller's own steps.
+/// fastest. What a step computes does not depend on the way, but for the last bits of a grid's sums
+/// ([`RunnerOptions::sums_may_differ`]), so trying costs nothing but time: it is done on the caller's own steps.
 ///
 /// Steps run in the order of the calls. Layers may be used otherwise between two of them: commands, epoch boundaries, passes, checkpoints.
 ///

@@ -37,7 +37,8 @@ impl fmt::Display for Way {
     }
 }
 
-/// How a [`StepRunner`](super::StepRunner) executes its steps. Results do not depend on it.
+/// How a [`StepRunner`](super::StepRunner) executes its steps. Outputs and input gradients do not depend on it, nor
+/// does anything on launches or graphs; a grid's sums over rows may differ from theirs in the last bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ExecutionMode {
     /// [`Way::Launch`], always.
