@@ -12,31 +12,32 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::life::{Life, text};
+use super::subject::{Boundary, Subject};
 use super::tally::Tally;
 
-impl Life {
+impl<S: Subject> Life<S> {
     /// A random command to a random seed, legal or not: engine and table have to say the same.
     pub(super) fn command(
         &mut self,
         rng: &mut ChaCha8Rng,
         tally: &mut Tally,
     ) -> Result<(), String> {
-        let seeds = self.layer.layout().seeds();
+        let seeds = self.layout.seeds();
         match rng.random_range(0..80) {
             0 if rng.random_bool(0.25) => {
-                let (ours, theirs) = (self.replay.model.roll_back(), self.layer.roll_back("soak"));
+                let (ours, theirs) = (self.replay.model.roll_back(), self.subject.roll_back("soak"));
                 return same("a roll-back", ours, theirs.is_ok());
             }
             1 | 2 => {
                 let seed = rng.random_range(0..seeds);
                 let ours = self.replay.model.withdraw(seed);
-                return same("a withdrawal", ours, self.layer.withdraw(seed).is_some());
+                return same("a withdrawal", ours, self.subject.withdraw(seed).is_some());
             }
             3 | 4 => {
                 let seed = rng.random_range(0..seeds);
                 let signals = SeedSignals::loss(f64::from(rng.random_range(0.0f32..2.0)));
-                let owns = self.layer.lifecycle().grown(seed).is_some();
-                return same("a record", owns, self.layer.record(seed, signals).is_ok());
+                let owns = self.subject.look()?.lifecycle.grown(seed).is_some();
+                return same("a record", owns, self.subject.record(seed, signals).is_ok());
             }
             _ => {}
         }
@@ -53,7 +54,7 @@ impl Life {
         };
         let (command, ramp) = self.spell(verb, rng)?;
         let legal = self.replay.model.command(seed, verb, ramp);
-        let accepted = self.layer.command(seed, command, "soak");
+        let accepted = self.subject.command(seed, command, "soak");
         if let Err(error) = &accepted {
             tally.refused += 1;
             let names_it = error.to_string().contains(&format!("seed {seed}"));
@@ -65,7 +66,7 @@ impl Life {
         same(&format!("{verb:?} to seed {seed} in state {state}"), legal, accepted.is_ok())
     }
 
-    fn spell(&self, verb: Verb, rng: &mut ChaCha8Rng) -> Result<(Command, Option<u32>), String> {
+    fn spell(&mut self, verb: Verb, rng: &mut ChaCha8Rng) -> Result<(Command, Option<u32>), String> {
         Ok((
             match verb {
                 Verb::Germinate => return self.germination(rng),
@@ -83,10 +84,10 @@ impl Life {
         ))
     }
 
-    fn germination(&self, rng: &mut ChaCha8Rng) -> Result<(Command, Option<u32>), String> {
-        let names: Vec<&str> = self.layer.registry().iter().map(|(name, _)| name).collect();
-        let blueprint =
-            self.layer.registry().find(names[rng.random_range(0..names.len())]).map_err(text)?;
+    fn germination(&mut self, rng: &mut ChaCha8Rng) -> Result<(Command, Option<u32>), String> {
+        let registry = self.subject.look()?.lifecycle.registry();
+        let names: Vec<&str> = registry.iter().map(|(name, _)| name).collect();
+        let blueprint = registry.find(names[rng.random_range(0..names.len())]).map_err(text)?;
         let steps = rng.random_range(1..6);
         let (strategy, ramp) = match rng.random_range(0..5) {
             0 => (Strategy::performance_linked(), None),
@@ -110,11 +111,11 @@ impl Life {
         tally: &mut Tally,
     ) -> Result<(), String> {
         let mut decided = Vec::new();
-        let report = if rng.random_bool(0.3) {
+        let Boundary { outcome, telemetry } = if rng.random_bool(0.3) {
             let mut recording = Recording { inner: &mut self.controller, decided: &mut decided };
-            self.layer.end_epoch_with(&mut recording)
+            self.subject.end_epoch(Some(&mut recording), tally)?
         } else {
-            self.layer.end_epoch()
+            self.subject.end_epoch(None, tally)?
         };
         let mut refused = 0;
         for Decision { seed, command, .. } in decided {
@@ -122,17 +123,19 @@ impl Life {
             refused += usize::from(!self.replay.model.command(seed, verb, ramp));
         }
         refused += self.replay.model.end_epoch().len();
-        if report.outcome.refused.len() != refused {
-            let found = report.outcome.refused.len();
+        if outcome.refused.len() != refused {
+            let found = outcome.refused.len();
             return Err(format!(
                 "{found} commands were refused at the boundary, the table says {refused}"
             ));
         }
-        tally.transitions += report.outcome.transitions.len();
-        report.telemetry.check().map_err(text)?;
-        let mut sink = Vec::new();
-        kasmina_telemetry::write_open_metrics(&report.telemetry, &mut sink).map_err(text)?;
-        tally.digest(&sink);
+        tally.transitions += outcome.transitions.len();
+        if let Some(telemetry) = telemetry {
+            telemetry.check().map_err(text)?;
+            let mut sink = Vec::new();
+            kasmina_telemetry::write_open_metrics(&telemetry, &mut sink).map_err(text)?;
+            tally.digest(&sink);
+        }
         for state in self.replay.model.seeds.iter().map(|seed| seed.state) {
             tally.seen[usize::from(state)] += 1;
         }

@@ -7,16 +7,18 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::life::{Life, Replay};
+use super::subject::Subject;
 use super::tally::Tally;
 
-/// Faults that a run must have injected.
+/// Faults that every run must have injected; [`Subject::faults`] are those of a backend.
 pub(super) const KINDS: [&str; 5] = [
     "a folder that is not there",
     "no room for the file",
     "a truncated checkpoint",
     "a flipped byte",
-    "a blueprint that panics",
+    PANICS,
 ];
+const PANICS: &str = "a blueprint that panics";
 /// A file of schema 1, as `kasmina-core/tests/checkpoint_v1.rs` has it.
 const SCHEMA_1: &[u8] =
     include_bytes!("../../../kasmina-core/tests/data/layer-schema-1.safetensors");
@@ -35,6 +37,8 @@ pub(super) struct Saved {
 pub(super) struct Shelf {
     folder: tempfile::TempDir,
     registry: Registry,
+    /// What is injected.
+    kinds: Vec<&'static str>,
     saved: Vec<Saved>,
 }
 
@@ -43,8 +47,16 @@ fn text(error: impl std::fmt::Display) -> String {
 }
 
 impl Shelf {
-    pub(super) fn new(registry: Registry) -> Result<Self, String> {
-        Ok(Self { folder: tempfile::tempdir().map_err(text)?, registry, saved: Vec::new() })
+    /// An empty one, for faults of every backend and some `more`.
+    pub(super) fn new(registry: Registry, more: &[&'static str]) -> Result<Self, String> {
+        let folder = tempfile::tempdir().map_err(text)?;
+        let kinds = KINDS.iter().chain(more).copied().collect();
+        Ok(Self { folder, registry, kinds, saved: Vec::new() })
+    }
+
+    /// The faults that a run must have injected.
+    pub(super) fn kinds(&self) -> &[&'static str] {
+        &self.kinds
     }
 
     fn path(&self, number: usize) -> PathBuf {
@@ -52,10 +64,14 @@ impl Shelf {
     }
 
     /// Saves the layer, loads the file, and saves that: the same bytes.
-    pub(super) fn save(&mut self, life: &Life, tally: &mut Tally) -> Result<(), String> {
+    pub(super) fn save<S: Subject>(
+        &mut self,
+        life: &mut Life<S>,
+        tally: &mut Tally,
+    ) -> Result<(), String> {
         let number = self.saved.len();
-        life.layer.save(self.path(number)).map_err(text)?;
-        let bytes = life.layer.layer_state().to_bytes().map_err(text)?;
+        life.subject.save(&self.path(number))?;
+        let bytes = life.subject.look()?.to_bytes().map_err(text)?;
         let replay = Some(Box::new(life.replay.clone()));
         self.saved.push(Saved { sum: crc32fast::hash(&bytes), replay });
         self.check(number)?;
@@ -65,9 +81,9 @@ impl Shelf {
     }
 
     /// Puts the layer back to one of its own checkpoints, if it has any.
-    pub(super) fn restore(
+    pub(super) fn restore<S: Subject>(
         &self,
-        life: &mut Life,
+        life: &mut Life<S>,
         rng: &mut ChaCha8Rng,
         tally: &mut Tally,
     ) -> Result<(), String> {
@@ -77,9 +93,9 @@ impl Shelf {
         let Some((number, replay)) = own.get(rng.random_range(0..own.len().max(1))) else {
             return Ok(());
         };
-        let _ = life.layer.restore(self.path(*number), &self.registry, "soak").map_err(text)?;
+        life.subject.restore(&self.path(*number), &self.registry)?;
         life.replay = (***replay).clone();
-        life.settings_restored();
+        life.settings_restored()?;
         tally.restored += 1;
         life.agree()
     }
@@ -96,18 +112,22 @@ impl Shelf {
     }
 
     /// One fault; the layer's state is the same bytes afterwards.
-    pub(super) fn inject(
+    pub(super) fn inject<S: Subject>(
         &self,
-        life: &mut Life,
+        life: &mut Life<S>,
         rng: &mut ChaCha8Rng,
         tally: &mut Tally,
     ) -> Result<(), String> {
-        let before = life.layer.layer_state().to_bytes().map_err(text)?;
-        let kind = KINDS[rng.random_range(0..KINDS.len())];
+        let before = life.subject.look()?.to_bytes().map_err(text)?;
+        // It needs a user's seed on path, which is seldom there.
+        let kind = match tally.faults.contains_key(PANICS) {
+            false if rng.random_bool(0.5) => PANICS,
+            _ => self.kinds[rng.random_range(0..self.kinds.len())],
+        };
         let happened = match kind {
             "a folder that is not there" => {
                 let path = self.folder.path().join("nowhere").join("layer.safetensors");
-                refused(kind, life.layer.save(&path))?;
+                refused(kind, life.subject.save(&path))?;
                 true
             }
             "no room for the file" => self.without_room(life, &before)?,
@@ -128,8 +148,8 @@ impl Shelf {
                     _ => true,
                 }
             }
-            _ => {
-                let happened = life.panicking_pass();
+            PANICS => {
+                let happened = life.panicking_pass(tally)?;
                 if happened {
                     // What a panic left half done is thrown away, as a caller would.
                     let state = LayerState::from_bytes(&before, &self.registry).map_err(text)?;
@@ -137,26 +157,27 @@ impl Shelf {
                 }
                 happened
             }
+            own => life.subject.inject(own)?,
         };
         if happened {
             tally.fault(kind);
         }
         // A pass that was not refused has been counted.
-        if kind == "a blueprint that panics" && !happened {
+        if kind == PANICS && !happened {
             return life.agree();
         }
-        match life.layer.layer_state().to_bytes().map_err(text)? == before {
+        match life.subject.look()?.to_bytes().map_err(text)? == before {
             true => life.agree(),
             false => Err(format!("{kind} changed the layer")),
         }
     }
 
     /// The system refuses a file of this size in the middle of the write; the old file stays whole.
-    fn without_room(&self, life: &Life, before: &[u8]) -> Result<bool, String> {
+    fn without_room<S: Subject>(&self, life: &mut Life<S>, before: &[u8]) -> Result<bool, String> {
         let path = self.folder.path().join("full.safetensors");
-        life.layer.save(&path).map_err(text)?;
+        life.subject.save(&path)?;
         let Some(limit) = room::Limit::of(before.len() as u64 / 2) else { return Ok(false) };
-        let outcome = life.layer.save(&path);
+        let outcome = life.subject.save(&path);
         drop(limit);
         refused("no room for the file", outcome)?;
         let kept = std::fs::read(&path).map_err(text)?;
@@ -203,7 +224,7 @@ impl Shelf {
     }
 }
 
-fn refused<T, E: std::fmt::Display>(kind: &str, outcome: Result<T, E>) -> Result<(), String> {
+pub(super) fn refused<T, E: std::fmt::Display>(kind: &str, outcome: Result<T, E>) -> Result<(), String> {
     match outcome {
         Ok(_) => Err(format!("{kind} was no error")),
         Err(error) if error.to_string().is_empty() => Err(format!("{kind} has no words")),

@@ -6,7 +6,7 @@
 //! accuracy in f32. Calls within 1e-4 of a kink (a clamp, a relu) may turn over by rounding alone; those are counted and not judged.
 
 use kasmina_core::{
-    Activation, AdamW, Blueprint, DType, Layer, Objective, Stability, StabilityMode,
+    Activation, AdamW, Blueprint, DType, LayerState, Objective, Stability, StabilityMode,
 };
 use kasmina_oracle as oracle;
 use rand::Rng;
@@ -20,15 +20,15 @@ const FACTOR: f64 = 4.0;
 const SHAKEN: usize = 6;
 
 /// The oracle's layer in the state that the engine's is in.
-pub(super) fn mirror(layer: &Layer, rows: usize) -> Result<oracle::OracleLayer, String> {
-    let layout = layer.layout();
+pub(super) fn mirror(layer: &LayerState, rows: usize) -> Result<oracle::OracleLayer, String> {
+    let layout = layer.lifecycle.layout();
     let seeds =
         (0..layout.seeds()).map(|seed| mirror_seed(layer, seed)).collect::<Result<_, _>>()?;
     Ok(oracle::OracleLayer {
         rows,
         hidden: layout.hidden(),
         chunk: layout.chunk(),
-        stability: mirror_stability(layer.stability()),
+        stability: mirror_stability(layer.stability),
         seeds,
     })
 }
@@ -47,12 +47,13 @@ fn mirror_stability(stability: Stability) -> oracle::Stability {
     }
 }
 
-fn mirror_seed(layer: &Layer, seed: usize) -> Result<oracle::OracleSeed, String> {
-    let state = layer.state(seed).map_err(|error| error.to_string())?;
-    let Some(grown) = layer.lifecycle().grown(seed) else {
+fn mirror_seed(layer: &LayerState, seed: usize) -> Result<oracle::OracleSeed, String> {
+    let lifecycle = &layer.lifecycle;
+    let state = lifecycle.state(seed).map_err(|error| error.to_string())?;
+    let Some(grown) = lifecycle.grown(seed) else {
         return Ok(oracle::OracleSeed { state: state.code(), ..oracle::OracleSeed::dormant() });
     };
-    let blueprint = layer.registry().get(grown.blueprint()).map_err(|error| error.to_string())?;
+    let blueprint = lifecycle.registry().get(grown.blueprint()).map_err(|error| error.to_string())?;
     let mut params: Vec<oracle::Parameter> = grown
         .tensors()
         .map(|(spec, values)| {
@@ -66,7 +67,7 @@ fn mirror_seed(layer: &Layer, seed: usize) -> Result<oracle::OracleSeed, String>
     Ok(oracle::OracleSeed {
         kind: kind(blueprint),
         state: state.code(),
-        alpha: layer.alpha(seed).map_err(|error| error.to_string())?.into(),
+        alpha: lifecycle.alpha(seed).map_err(|error| error.to_string())?.into(),
         objective: match grown.objective() {
             Objective::Reconstruction => oracle::Objective::Reconstruction,
             _ => oracle::Objective::StraightThrough,
@@ -118,7 +119,7 @@ type Passes = (Vec<f64>, oracle::Backward);
 /// Judges a pass; `before` is the mirror from before it, `after` the engine with the gradients.
 pub(super) fn judge(
     before: &oracle::OracleLayer,
-    after: &Layer,
+    after: &LayerState,
     pass: &Pass<'_>,
     rng: &mut ChaCha8Rng,
 ) -> Result<Verdict, String> {
@@ -203,12 +204,16 @@ impl Judge<'_> {
     }
 
     /// ‖a − e‖ of each parameter's gradient, and of dL/dα, with the tolerances of `kasmina-core/tests/oracle.rs`.
-    fn parameters(&self, after: &Layer, pass: &Pass<'_>, expected: &Passes) -> Result<f64, String> {
+    fn parameters(
+        &self,
+        after: &LayerState,
+        pass: &Pass<'_>,
+        expected: &Passes,
+    ) -> Result<f64, String> {
         let bounds = oracle::stability::bounds(&self.layer.stability, pass.x);
         let mut worst = 0.0f64;
         for (i, seed) in expected.1.seeds.iter().enumerate() {
-            let gradients: Option<Vec<Vec<f64>>> =
-                after.gradients(i).map(|all| all.map(|(_, values)| wide(values)).collect());
+            let gradients = gradients(after, i);
             let Some(wanted) = &seed.parameters else {
                 if gradients.iter().flatten().flatten().any(|g| *g != 0.0) {
                     return Err(format!("seed {i} has gradients and is frozen"));
@@ -242,6 +247,18 @@ impl Judge<'_> {
         }
         Ok(worst)
     }
+}
+
+/// The gradient of each of a seed's parameters; `None` if it has none.
+fn gradients(layer: &LayerState, seed: usize) -> Option<Vec<Vec<f64>>> {
+    let grown = layer.lifecycle.grown(seed)?;
+    let mut flat = grown.gradients()?;
+    let each = grown.tensors().map(|(_, values)| {
+        let (own, others) = flat.split_at(values.len());
+        flat = others;
+        wide(own)
+    });
+    Some(each.collect())
 }
 
 /// The oracle's optimizer beside the engine's: its moments are its own for as long as a seed has its parameters, its parameters

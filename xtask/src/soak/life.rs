@@ -1,13 +1,13 @@
 //! One layer's life in the soak: drawn at random, trained, commanded, and compared at every step.
 //!
-//! Everything that touches the engine goes through the few methods here, so that another backend's layer can take the CPU's place.
+//! Everything that touches the engine goes through [`Subject`], so that another backend's layer can take the CPU's place.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kasmina_core::{
-    Activation, AdamW, Blueprint, Element, ForwardOptions, HeuristicController, Layer,
-    LifecycleConfig, MatMut, MatRef, Registry, SeedLayout, Stability, StabilityMode, controller,
+    Activation, AdamW, Blueprint, Element, ForwardOptions, HeuristicController, Layer, LayerState,
+    LifecycleConfig, Registry, SeedLayout, Stability, StabilityMode, controller,
 };
 use kasmina_oracle as oracle;
 use kasmina_telemetry::{TelemetryMode, TelemetryScope};
@@ -16,6 +16,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::judge::{Moments, Pass, Verdict, judge, mirror, wide};
 use super::model::Model;
+use super::subject::{Given, Subject};
 use super::tally::Tally;
 use super::user::Shift;
 
@@ -38,8 +39,9 @@ pub(super) fn registry(user: &Arc<Shift>) -> Result<Registry, String> {
 
 /// A layer with its replays.
 #[derive(Debug)]
-pub(super) struct Life {
-    pub(super) layer: Layer,
+pub(super) struct Life<S> {
+    pub(super) subject: S,
+    pub(super) layout: SeedLayout,
     pub(super) replay: Replay,
     pub(super) user: Arc<Shift>,
     adamw: AdamW,
@@ -52,9 +54,10 @@ pub(super) fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-impl Life {
+impl<S: Subject> Life<S> {
     /// A layer of a random layout, every seed dormant.
     pub(super) fn draw(
+        home: &S::Home,
         rng: &mut ChaCha8Rng,
         registry: &Registry,
         user: &Arc<Shift>,
@@ -83,7 +86,8 @@ impl Life {
             },
             controller: HeuristicController::new(rules).map_err(text)?,
             adamw: AdamW { clip_norm: rng.random_bool(0.3).then_some(0.5), ..AdamW::new(0.01) },
-            layer,
+            subject: S::new(home, layer)?,
+            layout,
             user: Arc::clone(user),
             scope: TelemetryScope::default(),
             mode: TelemetryMode::default(),
@@ -92,6 +96,7 @@ impl Life {
 
     /// A training step: modes may switch, one pass is judged, parameters move, commands are given.
     pub(super) fn step(&mut self, rng: &mut ChaCha8Rng, tally: &mut Tally) -> Result<(), String> {
+        self.subject.before_step(tally)?;
         self.switch_modes(rng)?;
         match rng.random_range(0..3) {
             0 => self.pass::<f32>(rng, tally)?,
@@ -99,11 +104,11 @@ impl Life {
             _ => self.pass::<half::bf16>(rng, tally)?,
         }
         self.optimize(tally)?;
-        self.layer.advance_step();
+        self.subject.advance_step()?;
         self.replay.model.advance_step();
         // Before commands are judged: alphas that measured signals move are the engine's.
         self.agree()?;
-        for _ in 0..rng.random_range(0..=2 + self.layer.layout().seeds() / 3) {
+        for _ in 0..rng.random_range(0..=2 + self.layout.seeds() / 3) {
             self.command(rng, tally)?;
         }
         self.agree()
@@ -121,7 +126,7 @@ impl Life {
             if tight {
                 (stability.lower, stability.upper) = (-1.5, 1.25);
             }
-            self.layer.set_stability(stability).map_err(text)?;
+            self.subject.set_stability(stability)?;
         }
         if rng.random_bool(0.2) {
             self.mode = match rng.random_range(0..3) {
@@ -129,16 +134,16 @@ impl Life {
                 1 => TelemetryMode::Debug,
                 _ => TelemetryMode::sampling(2, 0.5).map_err(text)?,
             };
-            self.layer.set_telemetry_mode(self.mode).map_err(text)?;
+            self.subject.set_telemetry_mode(self.mode)?;
         }
         if rng.random_bool(0.1) {
             use TelemetryScope::{All, DormantOnly, Off};
             self.scope = [All, DormantOnly, Off][rng.random_range(0..3)];
-            self.layer.set_telemetry_scope(self.scope);
+            self.subject.set_telemetry_scope(self.scope);
         }
         // What is refused changes nothing.
         let wrong = Stability { lower: 1.0, upper: -1.0, ..Stability::default() };
-        match self.layer.set_stability(wrong) {
+        match self.subject.set_stability(wrong) {
             Ok(()) => Err("bounds in the wrong order were accepted".to_owned()),
             Err(_) => Ok(()),
         }
@@ -146,7 +151,7 @@ impl Life {
 
     /// Forward and backward on random data, against the oracle and against what must not change.
     fn pass<T: Element>(&mut self, rng: &mut ChaCha8Rng, tally: &mut Tally) -> Result<(), String> {
-        let (rows, hidden) = (rng.random_range(1..=40), self.layer.layout().hidden());
+        let (rows, hidden) = (rng.random_range(1..=40), self.layout.hidden());
         let wild = rng.random_bool(0.2);
         let damaged = rng.random_bool(0.05);
         let x: Vec<T> = (0..rows * hidden).map(|_| T::from_f32(value(rng, wild))).collect();
@@ -156,24 +161,20 @@ impl Life {
             let at = rng.random_range(0..grad_y.len());
             grad_y[at] = T::from_f32(f32::NAN);
         }
-        let (options, probe) = self.probes(rng);
-        let before = mirror(&self.layer, rows)?;
-        let counts: Vec<u64> = self.layer.chunk_stats().iter().map(|s| s.n + s.nonfinite).collect();
-        self.layer.zero_gradients();
-
-        let view = |data| MatRef::contiguous(data, hidden).map_err(text);
-        let (mut y, mut grad_x) = (x.clone(), x.clone());
-        let out = MatMut::contiguous(&mut y, hidden).map_err(text)?;
-        self.layer.forward(view(&x)?, out, &options).map_err(text)?;
-        let out = MatMut::contiguous(&mut grad_x, hidden).map_err(text)?;
-        self.layer.backward(view(&x)?, view(&grad_y)?, out, &options).map_err(text)?;
+        let (options, probe) = self.probes(rng)?;
+        let state = self.subject.look()?;
+        let (before, counts) = (mirror(state, rows)?, counts(state));
+        self.subject.zero_gradients()?;
+        let given = Given { x: &x, grad_y: &grad_y, rows, options: &options };
+        let (y, grad_x) = self.subject.passes(&given, tally)?;
+        let after = self.subject.look()?;
+        let is_fast = after.stability.mode == StabilityMode::Fast;
 
         tally.passes += 1;
         tally.digest(bytemuck::cast_slice(&y));
         tally.digest(bytemuck::cast_slice(&grad_x));
         self.no_harm(&before, &probe, (&x, &y), (&grad_y, &grad_x))?;
         self.counted(rows, &counts)?;
-        let is_fast = self.layer.stability().mode == StabilityMode::Fast;
         if damaged || (wild && is_fast) {
             tally.unguarded += 1;
             return Ok(());
@@ -187,7 +188,7 @@ impl Life {
             dtype: T::DTYPE,
             probe: &probe,
         };
-        let verdict = judge(&before, &self.layer, &pass, rng);
+        let verdict = judge(&before, self.subject.look()?, &pass, rng);
         match verdict.map_err(|error| format!("{:?}: {error}", T::DTYPE))? {
             Verdict::Agreed(worst) => tally.agreed(worst),
             Verdict::Kink => tally.kinks += 1,
@@ -196,16 +197,19 @@ impl Life {
     }
 
     /// Some seeds with parameters run at another alpha in this call.
-    fn probes(&self, rng: &mut ChaCha8Rng) -> (ForwardOptions, oracle::Probe) {
+    fn probes(
+        &mut self,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<(ForwardOptions, oracle::Probe), String> {
         let (mut options, mut probe) = (ForwardOptions::new(), oracle::Probe::none());
-        for (seed, _) in self.layer.lifecycle().grown_seeds() {
+        for (seed, _) in self.subject.look()?.lifecycle.grown_seeds() {
             if rng.random_bool(0.05) {
                 let alpha = [0.0f32, 0.3, 1.0][rng.random_range(0..3)];
                 options = options.probe(seed, alpha);
                 probe.0.push((seed, alpha.into()));
             }
         }
-        (options, probe)
+        Ok((options, probe))
     }
 
     /// A chunk that nothing changes comes out bit for bit, and its gradient likewise.
@@ -216,7 +220,7 @@ impl Life {
         (x, y): (&[T], &[T]),
         (grad_y, grad_x): (&[T], &[T]),
     ) -> Result<(), String> {
-        let layout = self.layer.layout();
+        let layout = self.layout;
         for seed in (0..layout.seeds()).filter(|seed| before.blend(*seed, probe).is_none()) {
             let columns = layout.columns(seed);
             for (from, to) in [(x, y), (grad_y, grad_x)] {
@@ -236,11 +240,10 @@ impl Life {
     }
 
     /// Each seed's telemetry has this pass whole or not at all, as mode and scope say.
-    fn counted(&self, rows: usize, before: &[u64]) -> Result<(), String> {
-        let layout = self.layer.layout();
-        for (seed, stats) in self.layer.chunk_stats().iter().enumerate() {
-            let whole = (rows * layout.chunk_len(seed)) as u64;
-            let more = stats.n + stats.nonfinite - before[seed];
+    fn counted(&mut self, rows: usize, before: &[u64]) -> Result<(), String> {
+        for (seed, now) in counts(self.subject.look()?).into_iter().enumerate() {
+            let whole = (rows * self.layout.chunk_len(seed)) as u64;
+            let more = now - before[seed];
             let dormant = self.replay.model.seeds[seed].state == oracle::lifecycle::DORMANT;
             let legal = match (self.scope.covers(dormant), self.mode) {
                 (false, _) => more == 0,
@@ -259,18 +262,18 @@ impl Life {
 
     /// A step of the built-in optimizer beside the oracle's; a damaged gradient leaves its seed alone.
     fn optimize(&mut self, tally: &mut Tally) -> Result<(), String> {
-        let grown = |layer: &Layer| -> Vec<(usize, Vec<f64>, Option<Vec<f64>>)> {
-            let seeds = layer.lifecycle().grown_seeds();
+        let grown = |layer: &LayerState| -> Vec<(usize, Vec<f64>, Option<Vec<f64>>)> {
+            let seeds = layer.lifecycle.grown_seeds();
             seeds
                 .map(|(seed, own)| (seed, wide(own.parameters()), own.gradients().map(wide)))
                 .collect()
         };
-        let before = grown(&self.layer);
+        let before = grown(self.subject.look()?);
         self.replay.moments.keep(|seed| before.iter().any(|(own, ..)| *own == seed));
-        let report = self.layer.optimizer_step(&self.adamw);
-        let after = grown(&self.layer);
+        let stepped = self.subject.optimizer_step(&self.adamw)?;
+        let after = grown(self.subject.look()?);
         for ((seed, old, gradients), (_, new, _)) in before.iter().zip(&after) {
-            let updated = report.updated.iter().any(|update| update.seed == *seed);
+            let updated = stepped.contains(seed);
             let finite = gradients.iter().flatten().all(|g| g.is_finite());
             match (gradients, updated) {
                 (Some(gradients), true) if finite => {
@@ -298,12 +301,13 @@ impl Life {
 
     /// States and alphas are the table's, and every row has its sum.
     pub(super) fn agree(&mut self) -> Result<(), String> {
-        let table = self.layer.lifecycle().table();
+        let lifecycle = &self.subject.look()?.lifecycle;
+        let table = lifecycle.table();
         self.replay.model.agree(table.states(), table.alphas())?;
-        if self.layer.lifecycle().epoch() != self.replay.model.epoch {
+        if lifecycle.epoch() != self.replay.model.epoch {
             return Err("the epochs differ".to_owned());
         }
-        self.layer.lifecycle().verify().map_err(|faults| format!("damaged rows: {faults:?}"))
+        lifecycle.verify().map_err(|faults| format!("damaged rows: {faults:?}"))
     }
 
     /// Whether most of the layer has been rolled back, and waits for a restore.
@@ -314,9 +318,10 @@ impl Life {
     }
 
     /// A restored layer has the modes that were saved.
-    pub(super) fn settings_restored(&mut self) {
-        let telemetry = &self.layer.layer_state().telemetry;
+    pub(super) fn settings_restored(&mut self) -> Result<(), String> {
+        let telemetry = &self.subject.look()?.telemetry;
         (self.mode, self.scope) = (telemetry.mode, telemetry.scope);
+        Ok(())
     }
 
     /// Another state in the layer's place, of the same moment.
@@ -328,27 +333,32 @@ impl Life {
         let folder = tempfile::tempdir().map_err(text)?;
         let path = folder.path().join("layer.safetensors");
         kasmina_core::checkpoint::save(&state, &path).map_err(text)?;
-        self.layer = Layer::load(&path, registry).map_err(text)?;
-        self.settings_restored();
+        self.subject.replace(Layer::load(&path, registry).map_err(text)?)?;
+        self.settings_restored()?;
         self.agree()
     }
 
-    /// A forward pass in which the user's blueprint panics where it runs; whether it did.
-    pub(super) fn panicking_pass(&mut self) -> bool {
-        let hidden = self.layer.layout().hidden();
-        let x = vec![0.5f32; 2 * hidden];
-        let mut y = x.clone();
+    /// Passes in which the user's blueprint panics where it runs; whether it did.
+    pub(super) fn panicking_pass(&mut self, tally: &mut Tally) -> Result<bool, String> {
+        let x = vec![0.5f32; 2 * self.layout.hidden()];
+        let (given, options) = (&x[..], ForwardOptions::new());
+        let given = Given { x: given, grad_y: given, rows: 2, options: &options };
         self.user.panics.store(true, Ordering::Relaxed);
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(
-            || -> kasmina_core::Result<()> {
-                let options = ForwardOptions::new();
-                let (x, y) = (MatRef::contiguous(&x, hidden)?, MatMut::contiguous(&mut y, hidden)?);
-                self.layer.forward(x, y, &options)
-            },
-        ));
+        let subject = &mut self.subject;
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            subject.passes(&given, tally).map(drop)
+        }));
         self.user.panics.store(false, Ordering::Relaxed);
-        outcome.is_err()
+        match outcome {
+            Ok(passed) => passed.map(|()| false),
+            Err(_) => Ok(true),
+        }
     }
+}
+
+/// Elements that each seed has counted.
+pub(super) fn counts(layer: &LayerState) -> Vec<u64> {
+    layer.telemetry.chunk.iter().map(|stats| stats.n + stats.nonfinite).collect()
 }
 
 /// A value of an activation; wild ones are what a broken host sends.

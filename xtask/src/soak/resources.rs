@@ -1,6 +1,6 @@
-//! What the process holds: resident memory, open files, threads; and whether that has come to rest.
+//! What the process holds: resident memory, open files, threads, memory of a device; and whether that has come to rest.
 
-use std::fs;
+use std::{fmt, fs};
 
 /// One look at the process.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -10,6 +10,27 @@ pub(super) struct Sample {
     pub(super) resident: u64,
     pub(super) files: usize,
     pub(super) threads: usize,
+    /// Where there is a device.
+    pub(super) device: Option<DeviceMemory>,
+}
+
+/// Memory of a device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct DeviceMemory {
+    /// What is taken of it, by whomever, KiB.
+    pub(super) taken: u64,
+    /// Bytes of this process's buffers; `None` where the device has no pools.
+    pub(super) buffers: Option<u64>,
+}
+
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { epoch, resident, files, threads, device } = self;
+        write!(f, "epoch {epoch:>5}: {resident:>7} KiB resident, {files} files, {threads} threads")?;
+        let Some(DeviceMemory { taken, buffers }) = device else { return Ok(()) };
+        write!(f, ", {taken} KiB of the device")?;
+        buffers.map_or(Ok(()), |bytes| write!(f, ", {bytes} bytes in buffers"))
+    }
 }
 
 /// Bytes of a page where the system does not say: the common one.
@@ -18,6 +39,8 @@ const PAGE: u64 = 4096;
 /// more when sizes come in a new order.
 const GROWTH: f64 = 0.05;
 const GROWTH_KIB: u64 = 4 << 10;
+/// The same of the device, whose driver gives it out in pieces of this size and loads kernels at their first use.
+const DEVICE_GROWTH_KIB: u64 = 32 << 10;
 
 impl Sample {
     /// `None` where there is no /proc.
@@ -30,6 +53,7 @@ impl Sample {
             resident: pages * PAGE / 1024,
             files: count("/proc/self/fd")?,
             threads: count("/proc/self/task")?,
+            device: None,
         })
     }
 }
@@ -38,16 +62,13 @@ impl Sample {
 pub(super) fn judge(samples: &[Sample]) -> Result<String, String> {
     let quarter = samples.len() / 4;
     if quarter == 0 {
-        return Err(format!("{} samples are too few to see a leak", samples.len()));
+        let few = samples.len();
+        return Err(format!("{few} samples are too few to see a leak; give it more --epochs"));
     }
-    let early = median(&samples[quarter..2 * quarter]);
-    let late = median(&samples[samples.len() - quarter..]);
-    let most = early + GROWTH_KIB.max((early as f64 * GROWTH) as u64);
-    if late > most {
-        return Err(format!(
-            "resident memory grew from {early} KiB in the second quarter to {late} in the last, over {most}"
-        ));
-    }
+    let (early, late) =
+        grown("resident memory", samples, |sample| Some(sample.resident), GROWTH_KIB)?;
+    let taken = |sample: &Sample| Some(sample.device?.taken);
+    let device = grown("the device's memory", samples, taken, DEVICE_GROWTH_KIB)?;
     let settled = &samples[quarter..];
     let range = |of: fn(&Sample) -> usize| {
         let all = || settled.iter().map(of);
@@ -61,16 +82,51 @@ pub(super) fn judge(samples: &[Sample]) -> Result<String, String> {
     if threads.0 != threads.1 {
         return Err(format!("there are between {} and {} threads", threads.0, threads.1));
     }
-    Ok(format!(
+    let buffers = range(|sample| {
+        sample.device.and_then(|device| device.buffers).map_or(0, |bytes| bytes as usize)
+    });
+    if buffers.0 != buffers.1 {
+        return Err(format!(
+            "between {} and {} bytes of the device are in buffers while nothing lives",
+            buffers.0, buffers.1
+        ));
+    }
+    let mut text = format!(
         "resident {early} KiB in the second quarter, {late} in the last; {} files open, {} threads throughout",
         files.0, threads.0
-    ))
+    );
+    if samples.iter().any(|sample| sample.device.is_some()) {
+        let (early, late) = device;
+        text += &format!(
+            "; of the device {early} KiB in the second quarter, {late} in the last, {} bytes in buffers throughout",
+            buffers.0
+        );
+    }
+    Ok(text)
 }
 
-fn median(samples: &[Sample]) -> u64 {
-    let mut all: Vec<u64> = samples.iter().map(|sample| sample.resident).collect();
-    all.sort_unstable();
-    all[all.len() / 2]
+/// Medians of the second quarter and of the last; an error if the last is too large. What no sample knows is 0.
+fn grown(
+    what: &str,
+    samples: &[Sample],
+    of: impl Fn(&Sample) -> Option<u64>,
+    allowed: u64,
+) -> Result<(u64, u64), String> {
+    let quarter = samples.len() / 4;
+    let median = |samples: &[Sample]| {
+        let mut all: Vec<u64> = samples.iter().map(|sample| of(sample).unwrap_or(0)).collect();
+        all.sort_unstable();
+        all.get(all.len() / 2).copied().unwrap_or(0)
+    };
+    let early = median(&samples[quarter..2 * quarter]);
+    let late = median(&samples[samples.len() - quarter..]);
+    let most = early + allowed.max((early as f64 * GROWTH) as u64);
+    if late > most {
+        return Err(format!(
+            "{what} grew from {early} KiB in the second quarter to {late} in the last, over {most}"
+        ));
+    }
+    Ok((early, late))
 }
 
 #[cfg(test)]
@@ -79,7 +135,13 @@ mod tests {
 
     fn samples(resident: impl Fn(usize) -> u64) -> Vec<Sample> {
         (0..100)
-            .map(|epoch| Sample { epoch, resident: resident(epoch), files: 5, threads: 3 })
+            .map(|epoch| Sample {
+                epoch,
+                resident: resident(epoch),
+                files: 5,
+                threads: 3,
+                device: None,
+            })
             .collect()
     }
 
@@ -99,6 +161,29 @@ mod tests {
         let mut leaky = samples(|_| 40_000);
         leaky[90].threads = 4;
         assert!(judge(&leaky).is_err_and(|error| error.contains("threads")));
+    }
+
+    #[test]
+    fn memory_of_a_device_is_held_to_account() {
+        let with = |taken: &dyn Fn(usize) -> u64, buffers: &dyn Fn(usize) -> u64| {
+            let mut all = samples(|_| 40_000);
+            for (i, sample) in all.iter_mut().enumerate() {
+                let buffers = Some(buffers(i));
+                sample.device = Some(DeviceMemory { taken: taken(i), buffers });
+            }
+            judge(&all)
+        };
+        let still = with(&|_| 600_000, &|i| if i < 20 { 0 } else { 4096 }).expect("at rest");
+        assert!(still.contains("4096 bytes in buffers"), "{still}");
+        let error = with(&|i| 600_000 + 2_000 * i as u64, &|_| 0).expect_err("it grows");
+        assert!(error.contains("the device's memory grew"), "{error}");
+        let error = with(&|_| 600_000, &|i| if i == 70 { 256 } else { 0 }).expect_err("a buffer");
+        assert!(error.contains("between 0 and 256 bytes"), "{error}");
+        let shown = Sample {
+            device: Some(DeviceMemory { taken: 7, buffers: Some(9) }),
+            ..samples(|_| 40_000)[0]
+        };
+        assert!(shown.to_string().ends_with("7 KiB of the device, 9 bytes in buffers"));
     }
 
     #[test]

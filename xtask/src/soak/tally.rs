@@ -26,6 +26,8 @@ pub(super) struct Tally {
     pub(super) migrated: usize,
     /// Faults that were injected and came out as errors, by kind.
     pub(super) faults: std::collections::BTreeMap<&'static str, usize>,
+    /// What a backend counts beside.
+    notes: std::collections::BTreeMap<&'static str, u64>,
     /// Epochs that seeds spent in each state.
     pub(super) seen: [usize; 11],
     digest: crc32fast::Hasher,
@@ -46,6 +48,16 @@ impl Tally {
         *self.faults.entry(kind).or_default() += 1;
     }
 
+    /// Counts one of a backend's own doings.
+    pub(super) fn note(&mut self, what: &'static str) {
+        self.add(what, 1);
+    }
+
+    /// Counts some of them.
+    pub(super) fn add(&mut self, what: &'static str, more: u64) {
+        *self.notes.entry(what).or_default() += more;
+    }
+
     /// Adds what the engine gave; the same seed gives the same bytes.
     pub(super) fn digest(&mut self, bytes: &[u8]) {
         self.digest.update(bytes);
@@ -57,14 +69,17 @@ impl Tally {
     }
 
     /// What a run must have come past to mean anything: each state, each fault, and most passes judged.
-    pub(super) fn coverage(&self) -> Result<(), String> {
+    pub(super) fn coverage(&self, kinds: &[&'static str]) -> Result<(), String> {
         if let Some(code) = self.seen.iter().position(|epochs| *epochs == 0) {
             return Err(format!("no seed was ever {}", State::NAMES[code]));
         }
         if 2 * self.judged < self.passes {
             return Err(format!("only {} of {} passes could be judged", self.judged, self.passes));
         }
-        for kind in super::faults::KINDS {
+        if let Some((what, _)) = self.notes.iter().find(|(_, count)| **count == 0) {
+            return Err(format!("there were no {what}"));
+        }
+        for kind in kinds {
             if !self.faults.contains_key(kind) {
                 return Err(format!("no fault of the kind {kind:?} was injected"));
             }
@@ -100,6 +115,9 @@ impl fmt::Display for Tally {
             "{} checkpoints saved, each loaded at once and again at the end; {} restored, {} migrated",
             self.saved, self.restored, self.migrated
         )?;
+        for (what, count) in &self.notes {
+            writeln!(f, "{what}: {count}")?;
+        }
         for (kind, count) in &self.faults {
             writeln!(f, "fault: {kind}, {count} times")?;
         }
