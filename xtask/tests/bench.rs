@@ -19,6 +19,8 @@ fn a_run_prints_a_table_and_writes_what_it_measured() {
     let text = String::from_utf8_lossy(&ran.stdout);
     assert!(ran.status.success(), "{text}{}", String::from_utf8_lossy(&ran.stderr));
     assert!(text.contains("processor   ") && text.contains("2 reads 1 write"), "{text}");
+    // Known or not, it is said.
+    assert!(text.contains("\nthrottling  "), "{text}");
     assert!(text.ends_with("4 measured, 0 failed\n"), "{text}");
 
     let page = std::fs::read_to_string(folder.path().join("page/index.html")).expect("the page");

@@ -36,3 +36,23 @@ fn too_few_epochs_are_refused() {
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && errors.contains("3 is not in 8.."), "{errors}");
 }
+
+#[test]
+fn without_a_gpu_it_says_why_and_runs_nothing() {
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.arg("soak").args(arguments).env("KASMINA_CUDA_LIBRARY", "/no/such/libcuda.so.1");
+        let output = command.output().expect("the command starts");
+        assert!(output.stdout.is_empty());
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = run(&["--backend", "cuda", "--quick"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("no GPU for the soak") && said.contains("/no/such/libcuda.so.1"),
+        "{said}"
+    );
+    assert!(said.contains("--backend cpu"), "{said}");
+    let (code, said) = run(&["--fill-memory"]);
+    assert!(code == Some(1) && said.contains("give --backend cuda with it"), "{said}");
+}

@@ -285,13 +285,13 @@ impl Case {
         }
         builder.build()
     }
+}
 
-    /// Whether every word of `text` stands in the line's name, where × may be written x.
-    fn matches(&self, text: &str) -> bool {
-        let plain = |text: &str| text.to_lowercase().replace('×', "x");
-        let name = plain(&self.to_string());
-        plain(text).split_whitespace().all(|word| name.contains(word))
-    }
+/// Whether every word of `text` stands in a line's name, where × may be written x; always without a text.
+pub(super) fn has_words(name: &str, text: Option<&str>) -> bool {
+    let plain = |text: &str| text.to_lowercase().replace('×', "x");
+    let name = plain(name);
+    text.is_none_or(|text| plain(text).split_whitespace().all(|word| name.contains(word)))
 }
 
 /// Every case that is to be measured; cases of the same matrices stand together.
@@ -310,7 +310,7 @@ pub fn cases(on: On, quick: bool, only: Option<&str>) -> Vec<Case> {
             }
         }
     }
-    cases.retain(|case| only.is_none_or(|text| case.matches(text)));
+    cases.retain(|case| has_words(&case.to_string(), only));
     cases
 }
 

@@ -4,6 +4,7 @@ use kasmina_core::cuda::CudaError;
 use kasmina_sys::{Event, Stream};
 
 use super::summary::Timing;
+use super::throttle::Watch;
 
 /// Launches before anything is timed: modules get loaded, memory gets allocated, clocks rise.
 const WARM_UP: usize = 5;
@@ -20,18 +21,31 @@ const BATCH: usize = 20;
 pub struct Clock {
     stream: Stream,
     marks: Vec<(Event, Event)>,
+    watch: Watch,
 }
 
 impl Clock {
-    /// A clock on a stream for so many repetitions.
+    /// A clock on a stream for so many repetitions, with what watches the device's clocks.
     ///
     /// # Errors
     /// The driver refused.
-    pub fn new(stream: &Stream, repetitions: usize) -> Result<Self, CudaError> {
+    pub fn new(stream: &Stream, repetitions: usize, watch: Watch) -> Result<Self, CudaError> {
         let context = stream.context();
         let pair = |_| Ok((Event::timed(context)?, Event::timed(context)?));
         let marks = (0..repetitions.max(1)).map(pair).collect::<Result<_, CudaError>>()?;
-        Ok(Self { stream: stream.clone(), marks })
+        Ok(Self { stream: stream.clone(), marks, watch })
+    }
+
+    /// What watches the device's clocks.
+    #[must_use]
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Times of every case.
+    #[must_use]
+    pub fn repetitions(&self) -> usize {
+        self.marks.len()
     }
 
     /// The stream.
@@ -83,6 +97,8 @@ impl Clock {
             next(launches)?;
             end.record(&self.stream)?;
         }
+        // The device is busy, and nothing is launched that this could hold up.
+        self.watch.look();
         self.stream.synchronize()?;
         let milliseconds = self
             .marks

@@ -2,9 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::case::Case;
 use super::header::Machine;
-use super::report::{CeilingRow, Report, Row, case_cells, table};
+use super::report::{CeilingRow, Report, table};
 use super::summary::Summary;
 
 /// What an earlier run and this one say of each other.
@@ -14,7 +13,7 @@ pub struct Comparison {
     /// How much slower counts, in percent.
     band: f64,
     /// Lines that the earlier run measured and this one failed at, with the reason.
-    lost: Vec<(Case, String)>,
+    lost: Vec<(String, String)>,
     /// Lines that only this run has.
     new: usize,
     /// Lines that only the earlier run has, as a selection leaves them out.
@@ -25,10 +24,38 @@ pub struct Comparison {
     notes: Vec<String>,
 }
 
+/// A line of a run that can be compared: a pass, a stack, a latency.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// What it is called, the same in every run.
+    pub name: String,
+    /// Its times, or why there are none.
+    pub outcome: Result<Summary, String>,
+}
+
+/// All lines of a run that can be compared. Claims are ratios within a run, and no lines of these.
+#[must_use]
+pub fn lines(report: &Report) -> Vec<Line> {
+    let timed = |summary: Option<Summary>| summary.ok_or_else(|| "nothing was timed".to_owned());
+    let passes = report.rows.iter().map(|row| Line {
+        name: row.case.to_string(),
+        outcome: row.outcome.as_ref().map_err(Clone::clone).and_then(|found| timed(found.summary)),
+    });
+    let stacks = report.stacks.iter().map(|row| Line {
+        name: row.line.to_string(),
+        outcome: row.outcome.as_ref().map_err(Clone::clone).and_then(|found| timed(found.summary)),
+    });
+    let latencies = report.latencies.iter().map(|row| Line {
+        name: row.line.to_string(),
+        outcome: row.outcome.as_ref().map_err(Clone::clone).map(|found| found.summary),
+    });
+    passes.chain(stacks).chain(latencies).collect()
+}
+
 /// A line in both runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Change {
-    case: Case,
+    name: String,
     old: Summary,
     new: Summary,
     verdict: Verdict,
@@ -81,7 +108,7 @@ pub fn same_machine(old: &Machine, new: &Machine) -> Result<(), CompareError> {
 }
 
 impl Change {
-    fn new(case: Case, old: Summary, new: Summary, band: f64) -> Self {
+    fn new(name: String, old: Summary, new: Summary, band: f64) -> Self {
         let beyond = |slow: &Summary, fast: &Summary| {
             slow.median > fast.median * (1.0 + band / 100.0) && slow.p10 > fast.p90
         };
@@ -90,7 +117,7 @@ impl Change {
             (_, true) => Verdict::Faster,
             _ => Verdict::Same,
         };
-        Self { case, old, new, verdict }
+        Self { name, old, new, verdict }
     }
 
     fn percent(&self) -> f64 {
@@ -107,31 +134,25 @@ impl Comparison {
     pub fn new(old: &Report, new: &Report, band: f64) -> Result<Self, CompareError> {
         let machines = (&old.header.machine, &new.header.machine);
         same_machine(machines.0, machines.1)?;
-        let summary = |row: &Row| row.outcome.as_ref().ok().and_then(|measured| measured.summary);
-        let find = |report: &Report, case: &Case| {
-            report
-                .rows
-                .iter()
-                .find(|row| row.case == *case)
-                .map(|row| (summary(row), row.outcome.clone().err()))
+        let (before, now) = (lines(old), lines(new));
+        let find = |lines: &[Line], name: &str| -> Option<Line> {
+            lines.iter().find(|line| line.name == name).cloned()
         };
         let (mut changes, mut lost, mut added) = (Vec::new(), Vec::new(), 0);
-        for row in &new.rows {
-            match (find(old, &row.case), summary(row)) {
-                (Some((Some(old), _)), Some(new)) => {
-                    changes.push(Change::new(row.case, old, new, band));
+        for line in &now {
+            let old = find(&before, &line.name).and_then(|line| line.outcome.ok());
+            match (old, &line.outcome) {
+                (Some(old), Ok(new)) => {
+                    changes.push(Change::new(line.name.clone(), old, *new, band));
                 }
-                (Some((Some(_), _)), None) => {
-                    let why = row.outcome.as_ref().err().cloned().unwrap_or_default();
-                    lost.push((row.case, why));
-                }
-                _ => added += 1,
+                (Some(_), Err(why)) => lost.push((line.name.clone(), why.clone())),
+                (None, _) => added += 1,
             }
         }
         if changes.is_empty() && lost.is_empty() {
             return Err(CompareError::NothingInCommon);
         }
-        let left_out = old.rows.iter().filter(|row| find(new, &row.case).is_none()).count();
+        let left_out = before.iter().filter(|line| find(&now, &line.name).is_none()).count();
         let ceilings = new.ceilings.iter().filter_map(|row| {
             let same =
                 |other: &&CeilingRow| other.kind == row.kind && other.matrices == row.matrices;
@@ -144,6 +165,12 @@ impl Comparison {
         if machines.0 != machines.1 {
             notes.push(format!("then: {}", machines.0.to_string().trim().replace('\n', "; ")));
             notes.push(format!("now:  {}", machines.1.to_string().trim().replace('\n', "; ")));
+        }
+        for (when, report) in [("then", old), ("now", new)] {
+            let held = report.header.clocks.as_ref().map_or(&[][..], |clocks| &clocks.reasons);
+            if !held.is_empty() {
+                notes.push(format!("{when} clocks were held back by {}", held.join(", ")));
+            }
         }
         let ceilings = ceilings.collect();
         Ok(Self { changes, band, lost, new: added, left_out, ceilings, notes })
@@ -192,28 +219,18 @@ impl Comparison {
             self.changes.iter().filter(|change| change.verdict != Verdict::Same).collect();
         changed.sort_by(|a, b| b.percent().total_cmp(&a.percent()));
         if !changed.is_empty() {
-            let columns = [
-                "pass",
-                "seeds",
-                "rows×hidden",
-                "dtype",
-                "chunk",
-                "then µs",
-                "now µs",
-                "change",
-                "",
-            ];
+            let columns = ["line", "then µs", "now µs", "change", ""];
             let rows = changed.iter().map(|change| {
-                let mut cells = case_cells(&change.case);
+                let mut cells = vec![change.name.clone()];
                 cells.extend([change.old, change.new].map(|s| format!("{:.2}", 1e3 * s.median)));
                 cells.push(format!("{:+.1} %", change.percent()));
                 cells.push(format!("{:?}", change.verdict).to_lowercase());
                 cells
             });
-            writeln!(out, "{}", table(&columns, 5, rows))?;
+            writeln!(out, "{}", table(&columns, 1, rows))?;
         }
-        for (case, why) in &self.lost {
-            writeln!(out, "FAILED {case}: {why}")?;
+        for (line, why) in &self.lost {
+            writeln!(out, "FAILED {line}: {why}")?;
         }
         writeln!(
             out,
@@ -233,6 +250,7 @@ impl Comparison {
 mod tests {
     use super::super::header::Header;
     use super::super::report::example;
+    use super::super::throttle::RunClocks;
     use super::*;
 
     fn text(comparison: &Comparison) -> String {
@@ -282,6 +300,30 @@ mod tests {
             text(&same),
             "compared: 0 slower, 0 faster, 1 within 5 % or their scatter, 0 fail that did not; 1 new, 0 not measured now\n"
         );
+    }
+
+    #[test]
+    fn stacks_and_latencies_are_compared_too() {
+        let (stacks, latencies) = super::super::stacks::tests::example();
+        let old = Report { stacks, latencies, ..example() };
+        let (stacks, latencies) = super::super::stacks::tests::example();
+        let mut new = Report { stacks, latencies, ..example() };
+        let same = Comparison::new(&old, &new, 5.0).expect("one machine");
+        assert_eq!((same.regressions(), same.count(Verdict::Same)), (0, 3));
+        let latency = new.latencies[0].outcome.as_mut().expect("it is measured");
+        latency.summary = Summary { median: 0.03, p10: 0.029, p90: 0.031 };
+        new.stacks[0].outcome = Err("no grid".to_owned());
+        let clocks = RunClocks { reasons: vec!["heat".to_owned()], ..RunClocks::default() };
+        new.header.clocks = Some(clocks);
+        let slower = Comparison::new(&old, &new, 5.0).expect("one machine");
+        assert_eq!(slower.regressions(), 2);
+        let text = text(&slower);
+        assert!(
+            text.contains("latency of the resident grid") && text.contains("+100.0 %"),
+            "{text}"
+        );
+        assert!(text.contains("stream launches: no grid"), "{text}");
+        assert!(text.contains("now clocks were held back by heat"), "{text}");
     }
 
     #[test]

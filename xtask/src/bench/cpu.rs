@@ -11,6 +11,7 @@ use super::clock::batch;
 use super::measure::Group;
 use super::report::{CeilingRow, Measured, Row};
 use super::summary::Timing;
+use super::throttle::Watch;
 
 /// Whatever a pass failed with.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -27,6 +28,7 @@ const SOME_CACHE: u64 = 256 << 20;
 pub struct Bench {
     repetitions: usize,
     cache: u64,
+    watch: Watch,
 }
 
 /// Matrices in as many sets as keep the cache cold.
@@ -63,7 +65,13 @@ impl Bench {
     /// A bench with a cache of so many bytes, if that is known.
     #[must_use]
     pub fn new(repetitions: usize, cache: Option<u64>) -> Self {
-        Self { repetitions: repetitions.max(1), cache: cache.unwrap_or(SOME_CACHE) }
+        let (repetitions, cache) = (repetitions.max(1), cache.unwrap_or(SOME_CACHE));
+        Self { repetitions, cache, watch: Watch::cpu() }
+    }
+
+    /// What watches the processor's clocks.
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// Measures `cases`, all of them of `matrices`. What fails is in the rows.
@@ -82,8 +90,13 @@ impl Bench {
         };
         let mut sets = Sets::<T>::new(matrices, found);
         for case in cases {
-            let ceiling = self.ceiling(case.ceiling(), matrices, &mut sets, &mut group.ceilings);
-            let outcome = self.case(case, &mut sets, ceiling).map_err(|error| error.to_string());
+            let (measured, throttled) = self.watch.during(|| {
+                let ceilings = &mut group.ceilings;
+                let ceiling = self.ceiling(case.ceiling(), matrices, &mut sets, ceilings);
+                self.case(case, &mut sets, ceiling)
+            });
+            let outcome = measured.map(|measured| Measured { throttled, ..measured });
+            let outcome = outcome.map_err(|error| error.to_string());
             group.rows.push(Row { case: *case, outcome });
         }
         group

@@ -8,6 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use kasmina_sys::{Device, DeviceAttribute, Error};
 use serde::{Deserialize, Serialize};
 
+use super::throttle::RunClocks;
+
 /// Where the driver's kernel module tells its release, which is not the CUDA version that the driver is for.
 const MODULE_RELEASE: &str = "/sys/module/nvidia/version";
 /// Set by a bundle's `run.sh`, and at build time by whoever wants it in the executable.
@@ -26,6 +28,9 @@ pub struct Header {
     pub command: String,
     /// Times of every case.
     pub repetitions: usize,
+    /// What is known of the machine's clocks during the run; `None` in files of before it was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clocks: Option<RunClocks>,
 }
 
 /// What ran the passes.
@@ -80,7 +85,7 @@ impl Header {
         let words: Vec<String> =
             std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
         let command = format!("xtask {}", words.join(" "));
-        Self { machine, date: date(seconds), commit: commit(), command, repetitions }
+        Self { machine, date: date(seconds), commit: commit(), command, repetitions, clocks: None }
     }
 
     #[cfg(test)]
@@ -101,6 +106,7 @@ impl Header {
             commit: "unknown".to_owned(),
             command: "xtask bench".to_owned(),
             repetitions: 31,
+            clocks: None,
         }
     }
 }
@@ -216,7 +222,7 @@ impl fmt::Display for Gpu {
         let known = clocks.iter().filter_map(|(what, mhz)| Some(format!("{what} {} MHz", (*mhz)?)));
         let known: Vec<String> = known.collect();
         if !known.is_empty() {
-            writeln!(f, "clocks      at most: {}", known.join(", "))?;
+            writeln!(f, "clocks      at most {}", known.join(", "))?;
         }
         write!(f, "driver      for CUDA {}", self.cuda)?;
         if let Some(release) = &self.driver {
@@ -229,6 +235,7 @@ impl fmt::Display for Gpu {
 impl fmt::Display for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.machine.fmt(f)?;
+        self.clocks.as_ref().map_or(Ok(()), |clocks| clocks.fmt(f))?;
         writeln!(f, "date        {}", self.date)?;
         writeln!(f, "commit      {}", self.commit)?;
         writeln!(f, "command     {}, {} repetitions", self.command, self.repetitions)
@@ -305,7 +312,7 @@ mod tests {
     #[test]
     fn clocks_that_are_not_known_are_left_out() {
         let text = Header::example().to_string();
-        assert!(text.contains("at most: multiprocessors 1980 MHz\n"), "{text}");
+        assert!(text.contains("at most multiprocessors 1980 MHz\n"), "{text}");
         let Machine::Gpu(gpu) = Header::example().machine else { panic!("the example is a GPU") };
         assert!(!Gpu { clock_mhz: None, ..gpu }.to_string().contains("clocks"));
     }

@@ -55,11 +55,14 @@ impl Bench {
                 group.rows.push(Row::failed(*case, "the device was lost before"));
                 continue;
             }
-            let measured = self
-                .ceiling(case.ceiling(), matrices, &mut sets, &mut group.ceilings)
-                .and_then(|ceiling| self.case(case, &mut sets, ceiling));
+            let (measured, throttled) = self.clock.watch().during(|| {
+                self.ceiling(case.ceiling(), matrices, &mut sets, &mut group.ceilings)
+                    .and_then(|ceiling| self.case(case, &mut sets, ceiling))
+            });
             group.rows.push(match measured {
-                Ok(measured) => Row { case: *case, outcome: Ok(measured) },
+                Ok(measured) => {
+                    Row { case: *case, outcome: Ok(Measured { throttled, ..measured }) }
+                }
                 Err(error) => {
                     group.lost = error.is_sticky();
                     Row::failed(*case, &error.to_string())

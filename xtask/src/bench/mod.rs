@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: how fast the layer's passes are, each beside what the same device can do at best in the same run.
 //!
 //! [`case`] says what is measured, [`buffers`] keep the cache cold, [`clock`] times, [`measure`](mod@measure) runs it on a GPU
-//! and [`cpu`] on the processor, [`peers`] are what others take for the same, [`claims`] what the source system promised,
-//! [`report`] and [`html`] show it, and [`compare`] holds it against an earlier run.
+//! and [`cpu`] on the processor; [`stacks`] are steps of many small layers by every way to execute them, [`peers`] what others take
+//! for the same, [`claims`] what the source system promised; [`throttle`] watches the clocks, [`report`] and [`html`] show it all,
+//! and [`compare`] holds it against an earlier run.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -27,7 +28,10 @@ pub mod html;
 pub mod measure;
 pub mod peers;
 pub mod report;
+mod selection;
+pub mod stacks;
 pub mod summary;
+pub mod throttle;
 
 use case::{Case, Matrices, On};
 use clock::Clock;
@@ -36,6 +40,8 @@ use header::{Cpu, Gpu, Header, Machine};
 use measure::{Bench, Group};
 use peers::{Peers, PeersError, Place};
 use report::{Report, SCHEMA};
+use selection::Selection;
+use throttle::Watch;
 
 /// Times of every case: an odd number, so that the median is one of them.
 const REPETITIONS: usize = 101;
@@ -44,7 +50,7 @@ const QUICK_REPETITIONS: usize = 31;
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only 8192×8192 (4096×4096 on the processor) and 32×768 with chunks of 64, and fewer repetitions
+    /// Only 8192×8192 (4096×4096 on the processor) and 32×768 with chunks of 64, stacks of 32×768, and fewer repetitions
     #[arg(long)]
     quick: bool,
     /// Only lines whose names have every word of TEXT, such as "backward bf16" or "8192x8192"
@@ -53,6 +59,9 @@ pub struct Args {
     /// Measure what the source system promised of each optimization, on against off, instead of the passes; --quick repeats less
     #[arg(long, conflicts_with_all = ["compare", "peers"])]
     claims: bool,
+    /// Measure everything in one run: passes, stacks, latencies, and the claims
+    #[arg(long, conflicts_with = "claims")]
+    all: bool,
     /// Write all numbers to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -166,17 +175,12 @@ pub fn main(args: &Args) -> ExitCode {
 /// # Errors
 /// See [`BenchError`].
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(Report, usize), BenchError> {
-    if args.claims {
-        return Ok((run_claims(args, out)?, 0));
-    }
-    let cases = choose(args)?;
+    let chosen = Selection::of(args)?;
     // Before --json may write to the same file, and before minutes of measuring.
-    let old = args.compare.as_deref().map(|path| earlier(path, &cases)).transpose()?;
-    let mut report = measure(args, &cases, old.as_ref())?;
-    // Before the peers, which take minutes, and the table: neither a stopped run nor a closed pipe must cost the numbers.
-    save(args, &report)?;
+    let old = args.compare.as_deref().map(|path| earlier(path, &chosen)).transpose()?;
+    let mut report = measure(args, &chosen, old.as_ref())?;
     if args.peers {
-        report.peers = Some(run_peers(args, &cases, &report).map_err(|e| e.to_string()));
+        report.peers = Some(run_peers(args, &chosen.cases, &report).map_err(|e| e.to_string()));
         save(args, &report)?;
     }
     show(args, &report, out)?;
@@ -194,40 +198,14 @@ fn show(args: &Args, report: &Report, out: &mut dyn Write) -> Result<(), BenchEr
     html::write(report, folder).map_err(output_error(folder))
 }
 
-/// Measures what was promised.
-fn run_claims(args: &Args, out: &mut dyn Write) -> Result<Report, BenchError> {
-    if args.device == Wanted::Cpu {
-        return Err(BenchError::ClaimsOnCpu);
-    }
-    let lines = choose_claims(args.only.as_deref())?;
-    let (runner, mut report) = begin(args)?;
-    let Runner::Gpu(bench) = &runner else { return Err(BenchError::ClaimsOnCpu) };
-    claims::measure(bench, &lines, |rows| {
-        report.claims = rows;
-        // After each: a run that is stopped keeps what it has measured.
-        save(args, &report)
-    })?;
-    show(args, &report, out)?;
-    Ok(report)
-}
-
-fn choose_claims(only: Option<&str>) -> Result<Vec<claims::line::Line>, BenchError> {
-    let lines = claims::line::lines(only);
-    if lines.is_empty() {
-        let all = claims::line::lines(None);
-        let example = all.first().map(ToString::to_string).unwrap_or_default();
-        return Err(BenchError::Nothing(only.unwrap_or_default().to_owned(), all.len(), example));
-    }
-    Ok(lines)
-}
-
-/// The run to compare with, and its name. It has some of the `cases`.
-fn earlier(path: &Path, cases: &[Case]) -> Result<(String, Report), BenchError> {
+/// The run to compare with, and its name. It has some of the chosen lines.
+fn earlier(path: &Path, chosen: &Selection) -> Result<(String, Report), BenchError> {
     let name = path.display().to_string();
-    let common = |report: Report| match report.rows.iter().any(|row| cases.contains(&row.case)) {
-        true => Ok(report),
-        false => Err(CompareError::NothingInCommon.into()),
-    };
+    let common =
+        |report: Report| match compare::lines(&report).iter().any(|line| chosen.has(&line.name)) {
+            true => Ok(report),
+            false => Err(CompareError::NothingInCommon.into()),
+        };
     let read = fs::read_to_string(path)
         .map_err(Into::into)
         .and_then(|json| Comparison::read(&json))
@@ -261,18 +239,6 @@ fn run_peers(args: &Args, cases: &[Case], report: &Report) -> Result<Peers, Peer
     peers::run(&options, report.header.machine.name(), &cases, &report.rows)
 }
 
-fn choose(args: &Args) -> Result<Vec<Case>, BenchError> {
-    let on = args.device.on();
-    let cases = case::cases(on, args.quick, args.only.as_deref());
-    if cases.is_empty() {
-        let all = case::cases(on, args.quick, None);
-        let text = args.only.clone().unwrap_or_default();
-        let example = all.first().map(ToString::to_string).unwrap_or_default();
-        return Err(BenchError::Nothing(text, all.len(), example));
-    }
-    Ok(cases)
-}
-
 /// What measures the cases of one shape and type.
 enum Runner {
     Gpu(Bench),
@@ -291,8 +257,17 @@ impl Runner {
         let engine = device.engine()?.ok_or_else(|| missing(&device))?;
         let gpu = Gpu::of(engine.context().device()).map_err(CudaError::from)?;
         let stream = Stream::new(engine.context()).map_err(CudaError::from)?;
-        let bench = Bench::new(engine, Clock::new(&stream, repetitions)?, gpu.l2_bytes.into());
+        let watch = Watch::gpu(engine.context().device());
+        let clock = Clock::new(&stream, repetitions, watch)?;
+        let bench = Bench::new(engine, clock, gpu.l2_bytes.into());
         Ok((Self::Gpu(bench), Machine::Gpu(gpu)))
+    }
+
+    fn watch(&self) -> &Watch {
+        match self {
+            Self::Gpu(bench) => bench.clock().watch(),
+            Self::Cpu(bench) => bench.watch(),
+        }
     }
 
     fn group<T: Element>(&self, matrices: Matrices, cases: &[Case]) -> Group {
@@ -313,12 +288,15 @@ fn begin(args: &Args) -> Result<(Runner, Report), BenchError> {
     }
     let (schema, header) = (SCHEMA, Header::now(machine, repetitions));
     let (ceilings, rows, claims) = (Vec::new(), Vec::new(), Vec::new());
-    Ok((runner, Report { schema, header, ceilings, rows, peers: None, claims }))
+    let (stacks, latencies) = (Vec::new(), Vec::new());
+    let report = Report { schema, header, ceilings, rows, stacks, latencies, peers: None, claims };
+    Ok((runner, report))
 }
 
+/// Measures what was chosen, and saves it after each part: a run that is stopped keeps what it has measured.
 fn measure(
     args: &Args,
-    cases: &[Case],
+    chosen: &Selection,
     old: Option<&(String, Report)>,
 ) -> Result<Report, BenchError> {
     let (runner, mut report) = begin(args)?;
@@ -326,6 +304,32 @@ fn measure(
         let compared = compare::same_machine(&old.header.machine, &report.header.machine);
         compared.map_err(|error| BenchError::Compare { path: path.clone(), why: error.into() })?;
     }
+    let keep = |report: &mut Report| {
+        report.header.clocks = Some(runner.watch().run());
+        save(args, report)
+    };
+    let mut lost = measure_passes(&runner, &chosen.cases, &mut report);
+    keep(&mut report)?;
+    let Runner::Gpu(bench) = &runner else { return Ok(report) };
+    if !lost {
+        let found = stacks::measure(bench, &chosen.stacks, &chosen.latencies);
+        (report.stacks, report.latencies, lost) = (found.rows, found.latencies, found.lost);
+        keep(&mut report)?;
+    }
+    if lost {
+        // The lines after it are not there, and the run is a failure by those that are.
+        eprintln!("the device is lost; nothing more can be measured");
+        return Ok(report);
+    }
+    claims::measure(bench, &chosen.claims, |rows| {
+        report.claims = rows;
+        keep(&mut report)
+    })?;
+    Ok(report)
+}
+
+/// Whether the device was lost meanwhile.
+fn measure_passes(runner: &Runner, cases: &[Case], report: &mut Report) -> bool {
     for group in cases.chunk_by(|a, b| a.matrices == b.matrices) {
         let Some(matrices) = group.first().map(|case| case.matrices) else { continue };
         eprintln!("{matrices}: {} lines", group.len());
@@ -337,66 +341,13 @@ fn measure(
         report.ceilings.append(&mut measured.ceilings);
         report.rows.append(&mut measured.rows);
         if measured.lost {
-            // The lines after it are not there, and the run is a failure by those that are.
-            eprintln!("the device is lost; nothing more can be measured");
-            break;
+            return true;
         }
     }
-    Ok(report)
+    false
 }
 
 fn output_error(path: &Path) -> impl Fn(io::Error) -> BenchError {
     let path = path.display().to_string();
     move |source| BenchError::Output { path: path.clone(), source }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn args(only: Option<&str>) -> Args {
-        Args {
-            quick: true,
-            only: only.map(str::to_owned),
-            claims: false,
-            json: None,
-            html: None,
-            compare: None,
-            noise: 5.0,
-            device: Wanted::Gpu(0),
-            peers: false,
-            python: None,
-            peers_timeout: 600,
-        }
-    }
-
-    #[test]
-    fn words_that_no_line_has_are_an_error_that_shows_a_line() {
-        let error = choose(&args(Some("sideways"))).expect_err("no line has it").to_string();
-        assert!(error.contains("\"sideways\"") && error.contains("8192×8192 f32"), "{error}");
-        assert!(choose(&args(Some("step"))).is_ok_and(|cases| cases.len() == 4));
-        let error = choose_claims(Some("sideways")).expect_err("no line has it").to_string();
-        assert!(error.contains("\"sideways\"") && error.contains("TMA: forward"), "{error}");
-        assert!(choose_claims(Some("tma bf16")).is_ok_and(|lines| lines.len() == 2));
-    }
-
-    #[test]
-    fn claims_are_no_lines_of_the_passes() {
-        use clap::Parser;
-        #[derive(Debug, clap::Parser)]
-        struct Cli {
-            #[command(flatten)]
-            args: Args,
-        }
-        let parse = |words: &[&str]| Cli::try_parse_from([&["bench"], words].concat());
-        let parsed = parse(&["--claims", "--quick", "--only", "tma"]).expect("they go together");
-        assert!(parsed.args.claims && parsed.args.quick);
-        for other in [&["--peers"][..], &["--compare", "old.json"]] {
-            let refused = parse(&[&["--claims"], other].concat()).expect_err("they do not");
-            assert!(refused.to_string().contains("--claims"), "{refused}");
-        }
-        let on_cpu = parse(&["--claims", "--device", "cpu"]).expect("it is understood").args;
-        let error = run(&on_cpu, &mut Vec::new()).expect_err("there are none");
-        assert!(matches!(error, BenchError::ClaimsOnCpu), "{error}");
-    }
 }

@@ -10,7 +10,9 @@ use super::case::{Case, Ceiling, Matrices};
 use super::claims::{self, ClaimRow};
 use super::header::Header;
 use super::peers::Peers;
+use super::stacks::{self, LatencyRow, StackRow};
 use super::summary::{Summary, Timing, terabytes_per_second};
+use super::throttle::note;
 
 /// Of the JSON: a key that goes or means something else counts it up, a new key does not.
 pub const SCHEMA: u32 = 2;
@@ -26,6 +28,12 @@ pub struct Report {
     pub ceilings: Vec<CeilingRow>,
     /// One a case.
     pub rows: Vec<Row>,
+    /// Steps of many small layers by every way to execute them; empty where none was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stacks: Vec<StackRow>,
+    /// How long a submitted step takes; empty where it was not asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub latencies: Vec<LatencyRow>,
     /// What others take for the same, or why it was not measured; `None` where it was not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peers: Option<Result<Peers, String>>,
@@ -81,6 +89,9 @@ pub struct Measured {
     pub cold_cache: bool,
     /// The kernels of the streaming passes; `copy` where the driver's did it.
     pub kernels: Vec<String>,
+    /// What held the clocks back meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub throttled: Vec<String>,
 }
 
 impl CeilingRow {
@@ -129,6 +140,7 @@ impl Measured {
             sets: sets.sets,
             cold_cache: sets.cold,
             kernels,
+            throttled: Vec::new(),
         }
     }
 }
@@ -154,7 +166,14 @@ impl Report {
     #[must_use]
     pub fn failed(&self) -> usize {
         let claims = self.claims.iter().filter(|row| row.outcome.is_err()).count();
-        self.rows.iter().filter(|row| row.outcome.is_err()).count() + claims
+        let stacks = self.stacks.iter().filter(|row| row.outcome.is_err()).count();
+        let latencies = self.latencies.iter().filter(|row| row.outcome.is_err()).count();
+        self.rows.iter().filter(|row| row.outcome.is_err()).count() + stacks + latencies + claims
+    }
+
+    /// Lines, measured or not.
+    fn lines(&self) -> usize {
+        self.rows.len() + self.stacks.len() + self.latencies.len() + self.claims.len()
     }
 
     /// Whether nothing that was begun failed. Peers that are not there did not.
@@ -173,6 +192,7 @@ impl Report {
         if !self.rows.is_empty() {
             self.write_rows(out)?;
         }
+        stacks::table::write(&self.stacks, &self.latencies, out)?;
         if !self.claims.is_empty() {
             claims::table::write(&self.claims, out)?;
         }
@@ -182,7 +202,7 @@ impl Report {
             Some(Err(why)) => writeln!(out, "peers: not run, because {why}")?,
         }
         let failed = self.failed();
-        let measured = self.rows.len() + self.claims.len() - failed;
+        let measured = self.lines() - failed;
         writeln!(out, "{measured} measured, {failed} failed")
     }
 
@@ -205,6 +225,10 @@ impl Report {
                     writeln!(out, "maybe warm {}: only {sets} sets of matrices fit", row.case)?;
                 }
                 Ok(_) => {}
+            }
+            let throttled = row.outcome.as_ref().map_or(&[][..], |measured| &measured.throttled);
+            if let Some(text) = note(&row.case, throttled) {
+                writeln!(out, "{text}")?;
             }
         }
         Ok(())
@@ -314,7 +338,8 @@ pub(super) fn example() -> Report {
         Row::failed(Case { chunk: 64, ..case }, "no memory"),
     ];
     let (header, ceilings) = (Header::example(), vec![ceiling]);
-    Report { schema: SCHEMA, header, ceilings, rows, peers: None, claims: Vec::new() }
+    let (stacks, latencies, claims) = (Vec::new(), Vec::new(), Vec::new());
+    Report { schema: SCHEMA, header, ceilings, rows, stacks, latencies, peers: None, claims }
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ impl<S: Subject> Life<S> {
         let seeds = self.layout.seeds();
         match rng.random_range(0..80) {
             0 if rng.random_bool(0.25) => {
-                let (ours, theirs) = (self.replay.model.roll_back(), self.subject.roll_back("soak"));
+                let (ours, theirs) =
+                    (self.replay.model.roll_back(), self.subject.roll_back("soak"));
                 return same("a roll-back", ours, theirs.is_ok());
             }
             1 | 2 => {
@@ -66,7 +67,11 @@ impl<S: Subject> Life<S> {
         same(&format!("{verb:?} to seed {seed} in state {state}"), legal, accepted.is_ok())
     }
 
-    fn spell(&mut self, verb: Verb, rng: &mut ChaCha8Rng) -> Result<(Command, Option<u32>), String> {
+    fn spell(
+        &mut self,
+        verb: Verb,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<(Command, Option<u32>), String> {
         Ok((
             match verb {
                 Verb::Germinate => return self.germination(rng),

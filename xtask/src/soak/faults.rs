@@ -224,7 +224,10 @@ impl Shelf {
     }
 }
 
-pub(super) fn refused<T, E: std::fmt::Display>(kind: &str, outcome: Result<T, E>) -> Result<(), String> {
+pub(super) fn refused<T, E: std::fmt::Display>(
+    kind: &str,
+    outcome: Result<T, E>,
+) -> Result<(), String> {
     match outcome {
         Ok(_) => Err(format!("{kind} was no error")),
         Err(error) if error.to_string().is_empty() => Err(format!("{kind} has no words")),

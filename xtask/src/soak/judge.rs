@@ -53,7 +53,8 @@ fn mirror_seed(layer: &LayerState, seed: usize) -> Result<oracle::OracleSeed, St
     let Some(grown) = lifecycle.grown(seed) else {
         return Ok(oracle::OracleSeed { state: state.code(), ..oracle::OracleSeed::dormant() });
     };
-    let blueprint = lifecycle.registry().get(grown.blueprint()).map_err(|error| error.to_string())?;
+    let blueprint =
+        lifecycle.registry().get(grown.blueprint()).map_err(|error| error.to_string())?;
     let mut params: Vec<oracle::Parameter> = grown
         .tensors()
         .map(|(spec, values)| {

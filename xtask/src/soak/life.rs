@@ -197,10 +197,7 @@ impl<S: Subject> Life<S> {
     }
 
     /// Some seeds with parameters run at another alpha in this call.
-    fn probes(
-        &mut self,
-        rng: &mut ChaCha8Rng,
-    ) -> Result<(ForwardOptions, oracle::Probe), String> {
+    fn probes(&mut self, rng: &mut ChaCha8Rng) -> Result<(ForwardOptions, oracle::Probe), String> {
         let (mut options, mut probe) = (ForwardOptions::new(), oracle::Probe::none());
         for (seed, _) in self.subject.look()?.lifecycle.grown_seeds() {
             if rng.random_bool(0.05) {

@@ -26,7 +26,10 @@ pub(super) struct DeviceMemory {
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { epoch, resident, files, threads, device } = self;
-        write!(f, "epoch {epoch:>5}: {resident:>7} KiB resident, {files} files, {threads} threads")?;
+        write!(
+            f,
+            "epoch {epoch:>5}: {resident:>7} KiB resident, {files} files, {threads} threads"
+        )?;
         let Some(DeviceMemory { taken, buffers }) = device else { return Ok(()) };
         write!(f, ", {taken} KiB of the device")?;
         buffers.map_or(Ok(()), |bytes| write!(f, ", {bytes} bytes in buffers"))

@@ -5,7 +5,7 @@ use std::fmt;
 use kasmina_core::DType;
 use serde::{Deserialize, Serialize};
 
-use super::super::case::{Case, Matrices, Seeds, Work};
+use super::super::case::{Case, Matrices, Seeds, Work, has_words};
 
 /// What the source system promised a gain for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,13 +149,6 @@ impl Line {
     pub fn needs_grid(&self) -> bool {
         [self.off, self.on].contains(&Way::Grid)
     }
-
-    /// Whether every word of `text` stands in the line's name, where × may be written x.
-    fn matches(&self, text: &str) -> bool {
-        let plain = |text: &str| text.to_lowercase().replace('×', "x");
-        let name = plain(&self.to_string());
-        plain(text).split_whitespace().all(|word| name.contains(word))
-    }
 }
 
 /// Elements of the flat reductions: 64 MiB, the matrix of the others.
@@ -202,7 +195,7 @@ pub fn lines(only: Option<&str>) -> Vec<Line> {
         (Together, mix, Way::Programs, Way::Grid),
     ];
     let lines = all.into_iter().map(|(claim, workload, off, on)| Line { claim, workload, off, on });
-    lines.filter(|line| only.is_none_or(|text| line.matches(text))).collect()
+    lines.filter(|line| has_words(&line.to_string(), only)).collect()
 }
 
 impl fmt::Display for Claim {

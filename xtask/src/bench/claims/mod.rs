@@ -29,6 +29,9 @@ pub struct ClaimRow {
     pub promised: (f64, f64),
     /// The numbers, or why there are none.
     pub outcome: Result<Gain, String>,
+    /// What held the clocks back meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub throttled: Vec<String>,
 }
 
 impl ClaimRow {
@@ -38,7 +41,8 @@ impl ClaimRow {
             let gain = Gain::new(found, promised);
             gain.ok_or_else(|| "nothing was timed".to_owned())
         };
-        Self { line, promised, outcome: outcome.map_err(|why| why.text).and_then(gain) }
+        let outcome = outcome.map_err(|why| why.text).and_then(gain);
+        Self { line, promised, outcome, throttled: Vec::new() }
     }
 }
 
@@ -58,16 +62,16 @@ pub fn measure<E>(
     let mut order: Vec<(usize, &Line)> = lines.iter().enumerate().collect();
     order.sort_by_key(|(_, line)| line.needs_grid());
     for (place, line) in order {
-        let outcome = match line.workload {
+        let (outcome, throttled) = bench.clock().watch().during(|| match line.workload {
             _ if lost => Err(Failure::text("the device was lost before".to_owned())),
             Workload::Pass(case) => passes::line(bench, &case, line.off, line.on),
             Workload::Steps(steps) => stacks.line(bench, steps, line.off, line.on),
             Workload::Sum { .. } | Workload::Segments { .. } | Workload::Chunks { .. } => {
                 reductions::line(bench, &mut reductions, line)
             }
-        };
+        });
         lost |= outcome.as_ref().is_err_and(|why| why.lost);
-        let row = ClaimRow::new(*line, outcome);
+        let row = ClaimRow { throttled, ..ClaimRow::new(*line, outcome) };
         eprintln!("{line}: {}", table::in_short(&row));
         rows[place] = Some(row);
         done(rows.iter().flatten().cloned().collect())?;

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::super::report::table;
 use super::super::summary::Summary;
+use super::super::throttle::note;
 use super::ClaimRow;
 use super::gain::{Gain, Percent};
 
@@ -42,6 +43,9 @@ pub fn write(rows: &[ClaimRow], out: &mut dyn Write) -> io::Result<()> {
                 "{of}: off by {}; on by {}; they differ by {disagreement:.2} of what is allowed",
                 off.how, on.how
             )?,
+        }
+        if let Some(text) = note(&row.line, &row.throttled) {
+            writeln!(out, "{text}")?;
         }
     }
     Ok(())

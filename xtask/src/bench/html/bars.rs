@@ -16,20 +16,32 @@ pub(super) struct Bar {
     pub(super) note: String,
     /// Drawn in the colour of what is compared with.
     pub(super) other: bool,
+    /// What was promised, drawn as a bracket.
+    pub(super) promised: Option<(f64, f64)>,
 }
 
-/// A chart of bars from 0.
+/// How values become lengths.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Scale {
+    /// From 0.
+    Linear,
+    /// From this value on, each decade as long as every other: for values of many magnitudes.
+    Logarithmic(f64),
+}
+
+/// A chart of bars from the scale's beginning.
 #[derive(Clone, Debug)]
 pub(super) struct Chart {
     pub(super) title: String,
     pub(super) unit: String,
     /// A line across all bars.
-    pub(super) mark: f64,
+    pub(super) mark: Option<f64>,
+    pub(super) scale: Scale,
     pub(super) bars: Vec<Bar>,
 }
 
 /// Pixels.
-const SCALE: i32 = 400;
+const LENGTH: i32 = 400;
 const RIGHT: i32 = 130;
 /// A letter of a label.
 const LETTER: f64 = 6.4;
@@ -57,7 +69,7 @@ impl Chart {
     /// What plotters says; it draws into memory.
     pub(super) fn svg(&self) -> Result<String, String> {
         let (width, height) =
-            (self.labels() + SCALE + RIGHT, TOP + ROW * self.bars.len() as i32 + BOTTOM);
+            (self.labels() + LENGTH + RIGHT, TOP + ROW * self.bars.len() as i32 + BOTTOM);
         let mut svg = String::new();
         let area = SVGBackend::with_string(&mut svg, (width as u32, height as u32));
         let area = area.into_drawing_area();
@@ -73,24 +85,54 @@ impl Chart {
         (longest as f64 * LETTER) as i32 + 20
     }
 
-    /// The end of the scale: all spreads and the mark are on it.
+    /// The end of the scale: all spreads, promises and the mark are on it.
     fn top(&self) -> f64 {
-        let ends = self.bars.iter().flat_map(|bar| [bar.value, bar.spread.0, bar.spread.1]);
-        1.02 * ends.filter(|end| end.is_finite()).fold(self.mark, f64::max)
+        let ends = self.bars.iter().flat_map(|bar| {
+            let promised = bar.promised.map_or(0.0, |promised| promised.1);
+            [bar.value, bar.spread.0, bar.spread.1, promised]
+        });
+        let least = match self.scale {
+            Scale::Linear => f64::MIN_POSITIVE,
+            // So that the scale has a length.
+            Scale::Logarithmic(from) => 10.0 * from,
+        };
+        let top = ends.chain(self.mark).filter(|end| end.is_finite()).fold(least, f64::max);
+        1.02 * top
+    }
+
+    /// Where a value lies, from 0 to 1.
+    fn share(&self, value: f64) -> f64 {
+        let top = self.top();
+        let share = match self.scale {
+            Scale::Linear => value / top,
+            Scale::Logarithmic(from) => (value / from).ln() / (top / from).ln(),
+        };
+        // What is no number lies at the beginning.
+        if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) }
+    }
+
+    /// The lines of the scale.
+    fn steps(&self) -> Vec<f64> {
+        let top = self.top();
+        match self.scale {
+            Scale::Linear => {
+                let step = STEPS.into_iter().find(|step| top / step <= MOST_STEPS);
+                let step = step.unwrap_or(top / MOST_STEPS);
+                (0..=(top / step) as i32).map(|i| f64::from(i) * step).collect()
+            }
+            Scale::Logarithmic(from) => {
+                let decades = from.log10().ceil() as i32..=top.log10().floor() as i32;
+                decades.map(|decade| 10f64.powi(decade)).collect()
+            }
+        }
     }
 
     fn draw(&self, area: &Area<'_>) -> Result<(), String> {
         let bottom = TOP + ROW * self.bars.len() as i32;
-        let (top, labels) = (self.top(), self.labels());
-        let x = |value: f64| {
-            let share = (value / top).clamp(0.0, 1.0);
-            labels + (share * f64::from(SCALE)).round() as i32
-        };
+        let labels = self.labels();
+        let x = |value: f64| labels + (self.share(value) * f64::from(LENGTH)).round() as i32;
         text(area, (0, 12), &self.title, 14.0, HPos::Left)?;
-        let step = STEPS.into_iter().find(|step| top / step <= MOST_STEPS);
-        let step = step.unwrap_or(top / MOST_STEPS);
-        for i in 0..=(top / step) as i32 {
-            let value = f64::from(i) * step;
+        for value in self.steps() {
             line(area, &[(x(value), TOP), (x(value), bottom)], GRID, 1)?;
             text(area, (x(value), bottom + 12), &value.to_string(), 11.0, HPos::Center)?;
         }
@@ -103,10 +145,21 @@ impl Chart {
                 .map_err(|e| e.to_string())?;
             let (low, high) = (x(bar.spread.0), x(bar.spread.1));
             line(area, &[(low, middle), (high, middle)], color, 2)?;
+            if let Some((least, most)) = bar.promised {
+                let (least, most) = (x(least), x(most));
+                let bracket = [
+                    (least, middle - 4),
+                    (least, middle + 9),
+                    (most, middle + 9),
+                    (most, middle - 4),
+                ];
+                line(area, &bracket, INK, 2)?;
+            }
             text(area, (labels - 10, middle), &bar.label, 11.5, HPos::Right)?;
             text(area, (end.max(low).max(high) + 8, middle), &bar.note, 11.5, HPos::Left)?;
         }
-        line(area, &[(x(self.mark), TOP - 6), (x(self.mark), bottom)], INK, 2)
+        let Some(mark) = self.mark else { return Ok(()) };
+        line(area, &[(x(mark), TOP - 6), (x(mark), bottom)], INK, 2)
     }
 }
 
@@ -132,9 +185,11 @@ mod tests {
             spread: (value * 0.9, value * 1.1),
             note: format!("{value:.0} %"),
             other: false,
+            promised: None,
         };
         let bars = values.iter().map(bar).collect();
-        Chart { title: "T".into(), unit: "% of it".into(), mark: 100.0, bars }
+        let (mark, scale) = (Some(100.0), Scale::Linear);
+        Chart { title: "T".into(), unit: "% of it".into(), mark, scale, bars }
     }
 
     #[test]
@@ -159,6 +214,22 @@ mod tests {
         for expected in ["T", "% of it", "line <25>", "100 %"] {
             assert!(texts.iter().any(|text| text == expected), "{expected}: {texts:?}");
         }
+    }
+
+    #[test]
+    fn decades_are_of_one_length_and_promises_are_bracketed() {
+        let mut chart = chart(&[1.0, 10.0, 100.0]);
+        (chart.scale, chart.mark) = (Scale::Logarithmic(0.1), None);
+        chart.bars[0].promised = Some((1.3, 1.5));
+        let at = |value| chart.share(value);
+        assert!((at(10.0) - at(1.0) - (at(1.0) - at(0.1))).abs() < 1e-9);
+        assert_eq!((at(0.1), at(0.0), at(-1.0), at(1e9)), (0.0, 0.0, 0.0, 1.0));
+        assert_eq!(chart.steps(), [0.1, 1.0, 10.0, 100.0]);
+        let svg = chart.svg().expect("it can be drawn");
+        let parsed = roxmltree::Document::parse(&svg).expect("it is XML");
+        let lines = parsed.descendants().filter(|node| node.has_tag_name("polyline")).count();
+        // Four steps, three spreads, a bracket; no mark.
+        assert_eq!(lines, 8, "{svg}");
     }
 
     #[test]

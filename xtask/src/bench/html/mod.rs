@@ -1,6 +1,7 @@
 //! `--html DIR`: a run as a page that needs nothing else, and its charts as files for other documents.
 
 mod bars;
+mod overview;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -12,7 +13,7 @@ use super::claims::{ClaimRow, table};
 use super::peers::Peers;
 use super::report::{Report, Row};
 use super::summary::Summary;
-use bars::{Bar, Chart};
+use bars::{Bar, Chart, Scale};
 
 const PAGE: &str = include_str!("page.html");
 /// The chunk that charts show; the tables have all.
@@ -46,14 +47,16 @@ struct Drawn {
     svg: Result<String, String>,
 }
 
-/// One a shape and type, one a claim, and one for the peers.
+/// Overviews of everything, one a shape and type, one a claim, and one for the peers.
 fn charts(report: &Report) -> Vec<Drawn> {
-    let mut drawn: Vec<Drawn> = report
+    let overviews = overview::charts(report).into_iter();
+    let mut drawn: Vec<Drawn> =
+        overviews.map(|(file, chart)| Drawn { file: file.to_owned(), svg: chart.svg() }).collect();
+    let passes = report
         .rows
         .chunk_by(|a, b| a.case.matrices == b.case.matrices)
-        .filter_map(|rows| Some((rows.first()?.case.matrices, ceilings(rows)?)))
-        .map(|(matrices, chart)| Drawn { file: file(&matrices), svg: chart.svg() })
-        .collect();
+        .filter_map(|rows| Some((rows.first()?.case.matrices, ceilings(rows)?)));
+    drawn.extend(passes.map(|(matrices, chart)| Drawn { file: file(&matrices), svg: chart.svg() }));
     for rows in report.claims.chunk_by(|a, b| a.line.claim == b.line.claim) {
         let Some(row) = rows.first() else { continue };
         if let Some(chart) = claim(row, rows) {
@@ -78,7 +81,8 @@ fn ceilings(rows: &[Row]) -> Option<Chart> {
     let bars: Vec<Bar> = rows.iter().filter(shown).filter_map(bar).collect();
     let title = format!("{matrices}, chunk {CHARTED}");
     let unit = "% of the bytes a second of the ceiling in the same run (line: 100 %)".to_owned();
-    (!bars.is_empty()).then_some(Chart { title, unit, mark: 100.0, bars })
+    let (mark, scale) = (Some(100.0), Scale::Linear);
+    (!bars.is_empty()).then_some(Chart { title, unit, mark, scale, bars })
 }
 
 fn bar(row: &Row) -> Option<Bar> {
@@ -91,6 +95,7 @@ fn bar(row: &Row) -> Option<Bar> {
         spread: (at(p90), at(p10)),
         note: format!("{:.0} % of {}", measured.percent, row.case.ceiling()),
         other: false,
+        promised: None,
     })
 }
 
@@ -109,6 +114,7 @@ fn claim(first: &ClaimRow, rows: &[ClaimRow]) -> Option<Chart> {
             spread: (times(percent.p10), times(percent.p90)),
             note: format!("{:+.0} %", percent.median),
             other: false,
+            promised: None,
         })
     };
     let bars: Vec<Bar> = rows.iter().filter_map(bar).collect();
@@ -116,7 +122,8 @@ fn claim(first: &ClaimRow, rows: &[ClaimRow]) -> Option<Chart> {
     (!bars.is_empty()).then(|| Chart {
         title: format!("{}, promised {promised} %", first.line.claim),
         unit: "times as fast as without (line: as fast)".to_owned(),
-        mark: 1.0,
+        mark: Some(1.0),
+        scale: Scale::Linear,
         bars,
     })
 }
@@ -137,12 +144,14 @@ fn peers_chart(report: &Report, peers: &Peers) -> Chart {
             spread: (ratio * p10 / median, ratio * p90 / median),
             note: format!("{ratio:.1} ×"),
             other: true,
+            promised: None,
         })
     });
     Chart {
         title: format!("peers on {}", report.header.machine.name()),
         unit: "times as long as Kasmina (line: as long)".to_owned(),
-        mark: 1.0,
+        mark: Some(1.0),
+        scale: Scale::Linear,
         bars: bars.collect(),
     }
 }
@@ -180,8 +189,8 @@ mod tests {
         report.claims = super::super::claims::tests::example();
         write(&report, folder.path()).expect("it can be written");
         let page = fs::read_to_string(folder.path().join("index.html")).expect("the page");
-        // The other claim's line failed.
-        assert!(page.matches("<svg").count() == 1 && page.contains("promised %"), "{page}");
+        // The overview and one claim: the other claim's line failed.
+        assert!(page.matches("<svg").count() == 2 && page.contains("promised %"), "{page}");
         let svg = fs::read_to_string(folder.path().join("claims-tma.svg")).expect("the chart");
         assert!(svg.contains("TMA, promised 30–50 %") && svg.contains("+100 %"), "{svg}");
         assert_eq!(claim_file(Claim::Backward), "claims-shared-memory-backward.svg");

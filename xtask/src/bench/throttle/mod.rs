@@ -20,7 +20,9 @@ use nvml::Nvml;
 #[non_exhaustive]
 pub enum ThrottleError {
     /// NVML is part of the driver, and is not there.
-    #[error("{library} could not be opened ({why}); install the whole driver, in a container with its `utility` part")]
+    #[error(
+        "{library} could not be opened ({why}); install the whole driver, in a container with its `utility` part"
+    )]
     NoLibrary {
         /// Its name.
         library: String,
@@ -236,7 +238,8 @@ impl fmt::Display for RunClocks {
 /// How a line says that it was held back; nothing where it was not.
 #[must_use]
 pub fn note(line: &dyn fmt::Display, reasons: &[String]) -> Option<String> {
-    (!reasons.is_empty()).then(|| format!("THROTTLED {line}: clocks held back by {}", reasons.join(", ")))
+    (!reasons.is_empty())
+        .then(|| format!("THROTTLED {line}: clocks held back by {}", reasons.join(", ")))
 }
 
 #[cfg(test)]
@@ -285,7 +288,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_known_is_said_and_never_taken_for_calm() {
-        let missing = ThrottleError::NoLibrary { library: "libn.so".into(), why: "not there".into() };
+        let missing =
+            ThrottleError::NoLibrary { library: "libn.so".into(), why: "not there".into() };
         let watch = Watch::new(Err(missing));
         let ((), reasons) = watch.during(|| ());
         assert!(reasons.is_empty());

@@ -149,8 +149,7 @@ mod tests {
 
     fn layer(counted: u64) -> LayerState {
         let layout = SeedLayout::new(4, 2).expect("it fits");
-        let mut state =
-            Layer::builder(layout).build().expect("it is built").layer_state().clone();
+        let mut state = Layer::builder(layout).build().expect("it is built").layer_state().clone();
         state.telemetry.chunk[1] = ChunkStats { n: counted, ..ChunkStats::EMPTY };
         state
     }

@@ -43,8 +43,12 @@ impl Moving {
         };
         if self.on_device().is_some() {
             let (found, name) = match way {
-                Way::Graph => (self.attempt(tally, |life| life.by_graph(given))?, "passes by graphs"),
-                Way::Grid => (self.attempt(tally, |life| life.by_grid(given))?, "passes by executors"),
+                Way::Graph => {
+                    (self.attempt(tally, |life| life.by_graph(given))?, "passes by graphs")
+                }
+                Way::Grid => {
+                    (self.attempt(tally, |life| life.by_grid(given))?, "passes by executors")
+                }
                 Way::Calls => return self.by_calls(given, tally),
             };
             if let Some(found) = found {

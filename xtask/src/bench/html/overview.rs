@@ -1,0 +1,152 @@
+//! The charts that say all of a run at a glance, for `docs/benchmarks.md`: passes against the ceiling, stacks by way, promises against
+//! measurements.
+
+use kasmina_core::DType;
+
+use super::super::case::{Case, Seeds, Work};
+use super::super::claims::ClaimRow;
+use super::super::report::{Report, Row};
+use super::super::stacks::StackRow;
+use super::super::stacks::line::Way;
+use super::super::summary::Summary;
+use super::CHARTED;
+use super::bars::{Bar, Chart, Scale};
+
+/// The passes that stand for all.
+const PASSES: [(Work, Seeds); 4] = [
+    (Work::ForwardTelemetry, Seeds::Dormant),
+    (Work::ForwardTelemetry, Seeds::Residual),
+    (Work::Backward, Seeds::ExpansionTrains),
+    (Work::ForwardBackward, Seeds::ExpansionTrains),
+];
+
+/// Those that have something to show, with their files.
+pub(super) fn charts(report: &Report) -> Vec<(&'static str, Chart)> {
+    let all = [
+        ("ceilings.svg", ceilings(&report.rows)),
+        ("stacks.svg", stacks(&report.stacks)),
+        ("claims.svg", claims(&report.claims)),
+    ];
+    all.into_iter().filter(|(_, chart)| !chart.bars.is_empty()).collect()
+}
+
+/// Share of the ceiling by pass, shape and type.
+fn ceilings(rows: &[Row]) -> Chart {
+    let bar = |row: &Row| {
+        let Case { work, seeds, chunk, matrices } = row.case;
+        let measured = row.outcome.as_ref().ok().filter(|_| chunk == CHARTED)?;
+        let Summary { median, p10, p90 } = measured.summary?;
+        let at = |time: f64| measured.percent * median / time;
+        Some(Bar {
+            label: format!("{work}, {seeds}, {matrices}"),
+            value: measured.percent,
+            spread: (at(p90), at(p10)),
+            note: format!("{:.0} % of {}", measured.percent, row.case.ceiling()),
+            other: matrices.dtype != DType::F32,
+            promised: None,
+        })
+    };
+    // A pass's shapes together, unlike in the table.
+    let of = |pass: (Work, Seeds)| {
+        rows.iter().filter(move |row| (row.case.work, row.case.seeds) == pass).filter_map(bar)
+    };
+    Chart {
+        title: format!("share of what the device can do at best, chunk {CHARTED}"),
+        unit: "% of the bytes a second of the ceiling in the same run (line: 100 %)".to_owned(),
+        mark: Some(100.0),
+        scale: Scale::Linear,
+        // Fewer passes than two are no overview.
+        bars: PASSES.into_iter().filter(|_| rows.len() > 2).flat_map(of).collect(),
+    }
+}
+
+/// Microseconds of a layer's pass by way.
+fn stacks(rows: &[StackRow]) -> Chart {
+    let bar = |row: &StackRow| {
+        let (line, found) = (&row.line, row.outcome.as_ref().ok()?);
+        let Summary { median, p10, p90 } = found.summary?;
+        let at = |time: f64| found.us_a_pass * time / median;
+        Some(Bar {
+            label: format!(
+                "{}×{}, {}, {}: {}",
+                line.rows, line.hidden, line.life, line.passes, line.way
+            ),
+            value: found.us_a_pass,
+            spread: (at(p10), at(p90)),
+            note: format!("{:.2} µs", found.us_a_pass),
+            other: !matches!(line.way, Way::Grid | Way::GridWaited),
+            promised: None,
+        })
+    };
+    Chart {
+        title: "48 small layers, by the way to execute them".to_owned(),
+        unit: "µs of a layer's pass".to_owned(),
+        mark: None,
+        scale: Scale::Linear,
+        bars: rows.iter().filter_map(bar).collect(),
+    }
+}
+
+/// How many times as fast each line is with what was promised a gain, and what was promised.
+fn claims(rows: &[ClaimRow]) -> Chart {
+    let times = |percent: f64| 1.0 + percent / 100.0;
+    let bar = |row: &ClaimRow| {
+        let percent = row.outcome.as_ref().ok()?.percent;
+        let line = &row.line;
+        Some(Bar {
+            label: format!("{}: {}, {} against {}", line.claim, line.workload, line.on, line.off),
+            value: times(percent.median),
+            spread: (times(percent.p10), times(percent.p90)),
+            note: format!("{:+.0} %", percent.median),
+            other: false,
+            promised: Some((times(row.promised.0), times(row.promised.1))),
+        })
+    };
+    Chart {
+        title: "what the source system promised, and what was measured".to_owned(),
+        unit: "times as fast as without, by decades (line: as fast; brackets: promised)".to_owned(),
+        mark: Some(1.0),
+        scale: Scale::Logarithmic(0.5),
+        bars: rows.iter().filter_map(bar).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::report::{Measured, example};
+    use super::super::super::{claims, stacks};
+    use super::*;
+
+    #[test]
+    fn a_run_of_everything_has_every_overview() {
+        let mut report = example();
+        let measured: Measured = report.rows[0].outcome.clone().expect("it is measured");
+        let row = |(work, seeds), dtype| {
+            let mut case = Case { work, seeds, chunk: CHARTED, ..report.rows[0].case };
+            case.matrices.dtype = dtype;
+            Row { case, outcome: Ok(measured.clone()) }
+        };
+        let types = [DType::F32, DType::Bf16];
+        report.rows = types.iter().flat_map(|d| PASSES.map(|pass| row(pass, *d))).collect();
+        (report.stacks, report.latencies) = stacks::tests::example();
+        report.claims = claims::tests::example();
+        let all = charts(&report);
+        let files: Vec<&str> = all.iter().map(|(file, _)| *file).collect();
+        assert_eq!(files, ["ceilings.svg", "stacks.svg", "claims.svg"]);
+        let ceilings = &all[0].1;
+        // Both types of a pass are neighbours, in two colours.
+        assert_eq!(ceilings.bars.len(), 8);
+        assert!(!ceilings.bars[0].other && ceilings.bars[1].other);
+        assert!(ceilings.bars[1].label.ends_with("bf16"), "{ceilings:?}");
+        assert_eq!((all[1].1.bars.len(), all[2].1.bars.len()), (1, 1));
+        let svg = all[2].1.svg().expect("it can be drawn");
+        assert!(svg.contains("+100 %") && svg.contains("brackets: promised"), "{svg}");
+        let svg = all[1].1.svg().expect("it can be drawn");
+        assert!(svg.contains("5.00 µs") && svg.contains("stream launches"), "{svg}");
+    }
+
+    #[test]
+    fn a_run_of_one_thing_has_no_empty_overview() {
+        assert!(charts(&example()).is_empty());
+    }
+}

@@ -1,0 +1,281 @@
+//! Which stacks are measured: shapes × seeds × passes × ways.
+
+use std::fmt;
+
+use kasmina_core::{Blueprint, InitialSeed, Layer, Objective, Result, SeedLayout, State, Strategy};
+use kasmina_sys::ComputeCapability;
+use serde::{Deserialize, Serialize};
+
+use super::super::case::has_words;
+
+/// Layers of a stack.
+pub const LAYERS: usize = 48;
+/// Steps whose latency is timed, for each repetition of the other lines.
+pub const STEPS_A_REPETITION: usize = 100;
+
+/// Rows, columns, and columns of a seed: 16 seeds a layer.
+const SHAPES: [(usize, usize, usize); 3] = [(32, 768, 48), (8, 4096, 256), (256, 1024, 64)];
+const LATENCY_SHAPES: [(usize, usize, usize); 2] = [(1, 64, 64), (32, 768, 48)];
+
+/// What the layers' seeds do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Life {
+    /// Nothing.
+    Dormant,
+    /// Every second one is a residual in fine-tuning.
+    Residuals,
+}
+
+/// What of a step is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Passes {
+    /// Forward through all layers.
+    Forward,
+    /// And back.
+    Both,
+}
+
+/// How it is executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// The layers' own calls on a stream.
+    Launches,
+    /// A `StepGraph` with room for what the lifecycle may bring.
+    GraphWithRoom,
+    /// A `StepGraph` for what runs now alone.
+    Graph,
+    /// The same with programmatic edges.
+    GraphProgrammatic,
+    /// A `PersistentExecutor` with the next steps queued behind each.
+    Grid,
+    /// The same, each step waited for on the host.
+    GridWaited,
+}
+
+/// One line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackLine {
+    /// Rows of each matrix, f32.
+    pub rows: usize,
+    /// Columns.
+    pub hidden: usize,
+    /// Columns of a seed.
+    pub chunk: usize,
+    /// What the seeds do.
+    pub life: Life,
+    /// What is timed.
+    pub passes: Passes,
+    /// How it is executed.
+    pub way: Way,
+}
+
+/// One layer forward, submitted and waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyLine {
+    /// Rows of each matrix, f32.
+    pub rows: usize,
+    /// Columns.
+    pub hidden: usize,
+    /// Columns of a seed.
+    pub chunk: usize,
+}
+
+/// The layers of a stack, which its ways share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layers {
+    /// Rows of each matrix.
+    pub rows: usize,
+    hidden: usize,
+    chunk: usize,
+    life: Life,
+}
+
+impl Way {
+    /// Whether a device of this capability has it.
+    #[must_use]
+    pub fn is_possible(self, capability: ComputeCapability) -> bool {
+        self != Self::GraphProgrammatic || capability >= ComputeCapability::new(9, 0)
+    }
+}
+
+impl Passes {
+    /// Passes of a layer.
+    #[must_use]
+    pub fn count(self) -> usize {
+        match self {
+            Self::Forward => 1,
+            Self::Both => 2,
+        }
+    }
+}
+
+impl StackLine {
+    /// What its layers are.
+    #[must_use]
+    pub fn layers(&self) -> Layers {
+        let Self { rows, hidden, chunk, life, .. } = *self;
+        Layers { rows, hidden, chunk, life }
+    }
+
+    /// One of the layers, not yet on a device.
+    ///
+    /// # Errors
+    /// A chunk that does not fit the columns.
+    pub fn layer(&self) -> Result<Layer> {
+        let layout = SeedLayout::new(self.hidden, self.chunk)?;
+        let mut builder = Layer::builder(layout);
+        if self.life == Life::Residuals {
+            for seed in (0..layout.seeds()).step_by(2) {
+                let initial = InitialSeed {
+                    state: State::FineTuning,
+                    alpha: 1.0,
+                    blueprint: Some(Blueprint::Residual),
+                    objective: Objective::StraightThrough,
+                    strategy: Strategy::FixedRamp { steps: 1 },
+                    parameters: None,
+                };
+                builder = builder.seed(seed, initial);
+            }
+        }
+        builder.build()
+    }
+}
+
+impl LatencyLine {
+    /// The layer, not yet on a device.
+    ///
+    /// # Errors
+    /// A chunk that does not fit the columns.
+    pub fn layer(&self) -> Result<Layer> {
+        Layer::builder(SeedLayout::new(self.hidden, self.chunk)?).build()
+    }
+}
+
+/// Every stack whose line has all words of `only`; lines of the same layers stand together.
+#[must_use]
+pub fn stacks(quick: bool, only: Option<&str>) -> Vec<StackLine> {
+    let shapes = if quick { &SHAPES[..1] } else { &SHAPES[..] };
+    let ways = [
+        Way::Launches,
+        Way::GraphWithRoom,
+        Way::Graph,
+        Way::GraphProgrammatic,
+        Way::Grid,
+        Way::GridWaited,
+    ];
+    let mut lines = Vec::new();
+    for &(rows, hidden, chunk) in shapes {
+        for life in [Life::Dormant, Life::Residuals] {
+            for passes in [Passes::Forward, Passes::Both] {
+                let line = |way| StackLine { rows, hidden, chunk, life, passes, way };
+                lines.extend(ways.map(line));
+            }
+        }
+    }
+    lines.retain(|line| has_words(&line.to_string(), only));
+    lines
+}
+
+/// Every latency whose line has all words of `only`.
+#[must_use]
+pub fn latencies(only: Option<&str>) -> Vec<LatencyLine> {
+    let line = |(rows, hidden, chunk)| LatencyLine { rows, hidden, chunk };
+    let mut lines: Vec<LatencyLine> = LATENCY_SHAPES.into_iter().map(line).collect();
+    lines.retain(|line| has_words(&line.to_string(), only));
+    lines
+}
+
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dormant => "dormant",
+            Self::Residuals => "half fine-tuning",
+        })
+    }
+}
+
+impl fmt::Display for Passes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Forward => "forward",
+            Self::Both => "forward and back",
+        })
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Launches => "stream launches",
+            Self::GraphWithRoom => "graph with room",
+            Self::Graph => "graph",
+            Self::GraphProgrammatic => "graph with programmatic edges",
+            Self::Grid => "resident grid",
+            Self::GridWaited => "resident grid, each waited for",
+        })
+    }
+}
+
+impl fmt::Display for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rows, hidden, chunk, life } = self;
+        write!(f, "stack of {LAYERS}, {life}, {rows}×{hidden} f32, chunk {chunk}")
+    }
+}
+
+impl fmt::Display for StackLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}, {}", self.layers(), self.passes, self.way)
+    }
+}
+
+impl fmt::Display for LatencyLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rows, hidden, chunk } = self;
+        write!(f, "latency of the resident grid, {rows}×{hidden} f32, chunk {chunk}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_is_there_once_and_has_its_layer() {
+        let all = stacks(false, None);
+        assert_eq!(all.len(), SHAPES.len() * 2 * 2 * 6);
+        for (i, line) in all.iter().enumerate() {
+            assert!(!all[..i].contains(line), "{line} twice");
+            let layer = line.layer().expect("it fits");
+            let busy = layer.lifecycle().grown_seeds().count();
+            assert_eq!(busy, if line.life == Life::Dormant { 0 } else { 8 }, "{line}");
+            assert_eq!(layer.layout().seeds(), 16);
+        }
+        assert!(stacks(true, None).iter().all(|line| all.contains(line)));
+        assert!(latencies(None).iter().all(|line| line.layer().is_ok()));
+        // Lines of the same layers are neighbours.
+        assert_eq!(all.chunk_by(|a, b| a.layers() == b.layers()).count(), SHAPES.len() * 2);
+    }
+
+    #[test]
+    fn a_filter_takes_the_lines_that_have_all_its_words() {
+        assert_eq!(stacks(true, Some("stack dormant forward graph")).len(), 6);
+        assert_eq!(stacks(false, Some("8x4096 grid back")).len(), 4);
+        assert!(stacks(false, Some("bf16")).is_empty());
+        assert_eq!(latencies(Some("latency 1x64")).len(), 1);
+        assert!(latencies(Some("stack")).is_empty());
+    }
+
+    #[test]
+    fn programmatic_edges_are_asked_of_devices_that_have_them() {
+        let ways = |capability| -> usize {
+            let possible = |line: &&StackLine| line.way.is_possible(capability);
+            stacks(true, None).iter().filter(possible).count()
+        };
+        assert_eq!(ways(ComputeCapability::new(9, 0)), 24);
+        assert_eq!(ways(ComputeCapability::new(8, 9)), 20);
+    }
+}

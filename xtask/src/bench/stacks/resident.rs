@@ -1,0 +1,169 @@
+//! A stack by the resident grid, and how long one small step takes there.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kasmina_core::cuda::{
+    CudaError, CudaLayer, ExecutorOptions, PersistentExecutor, ResidentStep, ResidentStepBuilder,
+    SharedLayer, SharedMatrix,
+};
+use kasmina_core::{ForwardOptions, Layer};
+use parking_lot::Mutex;
+
+use super::super::buffers::values;
+use super::super::measure::{Bench, Failure};
+use super::super::summary::{Timing, percentile};
+use super::Latency;
+use super::line::{LAYERS, LatencyLine, Passes, StackLine, Way};
+use super::plain::Results;
+
+/// The grid stays between two steps of the host.
+const IDLE: Duration = Duration::from_millis(20);
+/// Steps that are submitted before they are waited for together.
+const QUEUED: usize = 8;
+const WARM_UP: usize = 5;
+
+/// Layers and matrices that the grid reaches. Dropped, the grid has gone.
+pub(super) struct Resident {
+    executor: PersistentExecutor,
+    layers: Vec<SharedLayer>,
+    x: Vec<SharedMatrix<f32>>,
+    g: Vec<SharedMatrix<f32>>,
+}
+
+fn refused(error: impl Into<CudaError>) -> Failure {
+    error.into().into()
+}
+
+fn shared(bench: &Bench, layer: &Layer) -> Result<SharedLayer, Failure> {
+    let layer = CudaLayer::from_layer(layer, bench.engine(), bench.clock().stream())?;
+    Ok(Arc::new(Mutex::new(layer)))
+}
+
+impl Resident {
+    pub(super) fn new(bench: &Bench, line: &StackLine) -> Result<Self, Failure> {
+        let stream = bench.clock().stream();
+        let layer = line.layer().map_err(refused)?;
+        let layers = (0..LAYERS).map(|_| shared(bench, &layer)).collect::<Result<_, _>>()?;
+        let drawn = values::<f32>(line.rows * line.hidden);
+        let matrices = || -> Result<Vec<SharedMatrix<f32>>, Failure> {
+            let one = |_| -> Result<_, Failure> {
+                let matrix = SharedMatrix::zeroed(stream, line.rows, line.hidden)?;
+                matrix.write(&drawn)?;
+                Ok(matrix)
+            };
+            (0..=LAYERS).map(one).collect()
+        };
+        let (x, g) = (matrices()?, matrices()?);
+        let executor = PersistentExecutor::new(bench.engine(), ExecutorOptions::new().idle(IDLE))?;
+        if let Some(why) = executor.report().why_no_grid {
+            return Err(Failure::text(format!("there is no grid: {why}")));
+        }
+        Ok(Self { executor, layers, x, g })
+    }
+
+    fn step(&self, passes: Passes) -> Result<ResidentStep, Failure> {
+        let (mut step, options) = (ResidentStepBuilder::new(), ForwardOptions::new());
+        for (layer, x) in self.layers.iter().zip(self.x.windows(2)) {
+            step.forward(layer, &x[0], &x[1], &options).map_err(refused)?;
+        }
+        if passes == Passes::Both {
+            for (layer, (x, g)) in
+                self.layers.iter().zip(self.x.iter().zip(self.g.windows(2))).rev()
+            {
+                step.backward(layer, x, &g[1], &g[0], &options).map_err(refused)?;
+            }
+        }
+        step.build().map_err(refused)
+    }
+
+    /// Times steps on the host's clock, for there is none beside the grid; beside the times are what the executor says, and what came
+    /// out.
+    pub(super) fn time(
+        &mut self,
+        line: &StackLine,
+        repetitions: usize,
+    ) -> Result<(Timing, String, Results), Failure> {
+        let step = self.step(line.passes)?;
+        let (last, first) = (self.x.last(), self.g.first());
+        let results: Vec<&SharedMatrix<f32>> = last.into_iter().chain(first).collect();
+        let zeros = vec![0.0; line.rows * line.hidden];
+        results.iter().try_for_each(|matrix| matrix.write(&zeros))?;
+        let launches = if line.way == Way::Grid { QUEUED } else { 1 };
+        let mut milliseconds = Vec::new();
+        for round in 0..WARM_UP + repetitions {
+            let begun = Instant::now();
+            for _ in 1..launches {
+                let _later = self.executor.submit(&step)?;
+            }
+            self.executor.submit(&step)?.wait().map_err(refused)?;
+            self.executor.drain()?;
+            if round >= WARM_UP {
+                milliseconds.push(begun.elapsed().as_secs_f64() * 1e3 / launches as f64);
+            }
+        }
+        let report = self.executor.report();
+        if report.by_launches > 0 {
+            return Err(Failure::text(format!("the grid did not run it: {report}")));
+        }
+        let found: Vec<Vec<f32>> =
+            results.iter().map(|matrix| matrix.read()).collect::<Result<_, _>>()?;
+        let found: Results = found.try_into().unwrap_or_default();
+        Ok((Timing { milliseconds, launches }, report.to_string(), found))
+    }
+}
+
+/// Times `steps` submissions of one layer's forward pass, one after the other.
+pub(super) fn latency(bench: &Bench, line: &LatencyLine, steps: usize) -> Result<Latency, Failure> {
+    let stream = bench.clock().stream();
+    let layer = shared(bench, &line.layer().map_err(refused)?)?;
+    let matrix = || SharedMatrix::<f32>::zeroed(stream, line.rows, line.hidden);
+    let (x, y) = (matrix()?, matrix()?);
+    let mut step = ResidentStepBuilder::new();
+    step.forward(&layer, &x, &y, &ForwardOptions::new()).map_err(refused)?;
+    let step = step.build().map_err(refused)?;
+    let executor = PersistentExecutor::new(bench.engine(), ExecutorOptions::new().idle(IDLE))?;
+    let (mut whole, mut submits) = (Vec::new(), Vec::new());
+    for round in 0..WARM_UP * QUEUED + steps {
+        let begun = Instant::now();
+        let ticket = executor.submit(&step)?;
+        let submitted = begun.elapsed();
+        ticket.wait().map_err(refused)?;
+        if round >= WARM_UP * QUEUED {
+            whole.push(begun.elapsed().as_secs_f64() * 1e3);
+            submits.push(submitted.as_secs_f64() * 1e3);
+        }
+    }
+    let report = executor.report();
+    if report.by_launches > 0 {
+        return Err(Failure::text(format!("the grid did not run it: {report}")));
+    }
+    summarized(whole, submits).ok_or_else(|| Failure::text("nothing was timed".to_owned()))
+}
+
+/// The numbers of latencies in milliseconds; `None` of none.
+fn summarized(whole: Vec<f64>, mut submits: Vec<f64>) -> Option<Latency> {
+    let steps = whole.len();
+    let timing = Timing { milliseconds: whole, launches: 1 };
+    let summary = timing.summary()?;
+    let mut sorted = timing.milliseconds;
+    sorted.sort_by(f64::total_cmp);
+    submits.sort_by(f64::total_cmp);
+    let (p99, p999) = (percentile(&sorted, 0.99)?, percentile(&sorted, 0.999)?);
+    let submit = percentile(&submits, 0.5)?;
+    Some(Latency { summary, p99, p999, submit, steps, throttled: Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_have_their_tails() {
+        let whole: Vec<f64> = (0..=1000).rev().map(f64::from).collect();
+        let latency = summarized(whole, vec![3.0, 1.0, 2.0]).expect("some");
+        assert_eq!((latency.summary.median, latency.p99, latency.p999), (500.0, 990.0, 999.0));
+        assert_eq!((latency.submit, latency.steps), (2.0, 1001));
+        assert_eq!(summarized(Vec::new(), Vec::new()), None);
+    }
+}
