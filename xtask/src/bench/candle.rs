@@ -3,7 +3,7 @@
 //! The inputs are the cases' own. What comes out is compared with Kasmina's, output by output, before anything is timed.
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
-use kasmina_core::{Element, ForwardOptions, InitialSeed, Layer, MatMut, MatRef};
+use kasmina_core::{ForwardOptions, Layer, MatMut, MatRef};
 
 use super::buffers::values;
 use super::case::{Case, Matrices, Seeds, Work};
@@ -110,9 +110,7 @@ impl Twin {
             (self.columns(&self.parameters.alpha)?, self.columns(&self.parameters.scale)?);
         let weight = self.parameters.weight.as_tensor();
         let branch = match self.case.seeds {
-            Seeds::ExpansionTrains => {
-                kept.broadcast_mul(weight)?.relu()?.broadcast_mul(&scale)?
-            }
+            Seeds::ExpansionTrains => kept.broadcast_mul(weight)?.relu()?.broadcast_mul(&scale)?,
             _ => kept.broadcast_add(&(weight * &scale)?)?,
         };
         let blended = branch.broadcast_mul(&alpha)?;

@@ -165,7 +165,7 @@ impl Bench {
     }
 
     /// Times `body`, which is told how often it ran before.
-    fn time(&self, mut body: impl FnMut(usize) -> Result<()>) -> Result<Timing> {
+    pub(super) fn time(&self, mut body: impl FnMut(usize) -> Result<()>) -> Result<Timing> {
         let mut turn = 0;
         let mut run = |launches: usize| -> Result<f64> {
             let started = Instant::now();

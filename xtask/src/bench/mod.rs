@@ -18,6 +18,8 @@ use kasmina_core::{DType, Device, DeviceRequest, Element};
 use kasmina_sys::Stream;
 
 pub mod buffers;
+#[cfg(feature = "candle")]
+pub mod candle;
 pub mod case;
 pub mod claims;
 pub mod clock;
@@ -38,6 +40,7 @@ use clock::Clock;
 use compare::{CompareError, Comparison};
 use header::{Cpu, Gpu, Header, Machine};
 use measure::{Bench, Group};
+use peers::protocol::PeerRow;
 use peers::{Peers, PeersError, Place};
 use report::{Report, SCHEMA};
 use selection::Selection;
@@ -180,6 +183,9 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(Report, usize), BenchErr
     let old = args.compare.as_deref().map(|path| earlier(path, &chosen)).transpose()?;
     let mut report = measure(args, &chosen, old.as_ref())?;
     if args.peers {
+        if let Machine::Cpu(cpu) = &report.header.machine {
+            report.candle = Some(run_candle(cpu, &chosen.cases, &report));
+        }
         report.peers = Some(run_peers(args, &chosen.cases, &report).map_err(|e| e.to_string()));
         save(args, &report)?;
     }
@@ -221,6 +227,23 @@ fn save(args: &Args, report: &Report) -> Result<(), BenchError> {
     let failed = output_error(path);
     let text = serde_json::to_string_pretty(report).map_err(|e| failed(e.into()))?;
     fs::write(path, text + "\n").map_err(failed)
+}
+
+/// candle at those cases that it does, or why it is not asked.
+#[cfg(feature = "candle")]
+fn run_candle(cpu: &Cpu, cases: &[Case], report: &Report) -> Result<Vec<PeerRow>, String> {
+    let bench = cpu::Bench::new(report.header.repetitions, cpu.cache_bytes);
+    let rows = candle::run(&bench, cases, &report.rows);
+    if rows.is_empty() {
+        return Err("none of these lines is one of candle's; forward + telemetry f32 is".to_owned());
+    }
+    Ok(rows)
+}
+
+#[cfg(not(feature = "candle"))]
+fn run_candle(_: &Cpu, _: &[Case], _: &Report) -> Result<Vec<PeerRow>, String> {
+    Err("this xtask was built without it: cargo run --release -p xtask --features candle"
+        .to_owned())
 }
 
 fn run_peers(args: &Args, cases: &[Case], report: &Report) -> Result<Peers, PeersError> {
@@ -289,7 +312,9 @@ fn begin(args: &Args) -> Result<(Runner, Report), BenchError> {
     let (schema, header) = (SCHEMA, Header::now(machine, repetitions));
     let (ceilings, rows, claims) = (Vec::new(), Vec::new(), Vec::new());
     let (stacks, latencies) = (Vec::new(), Vec::new());
-    let report = Report { schema, header, ceilings, rows, stacks, latencies, peers: None, claims };
+    let (candle, peers) = (None, None);
+    let report =
+        Report { schema, header, ceilings, rows, stacks, latencies, candle, peers, claims };
     Ok((runner, report))
 }
 

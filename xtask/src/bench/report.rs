@@ -10,6 +10,7 @@ use super::case::{Case, Ceiling, Matrices};
 use super::claims::{self, ClaimRow};
 use super::header::Header;
 use super::peers::Peers;
+use super::peers::protocol::PeerRow;
 use super::stacks::{self, LatencyRow, StackRow};
 use super::summary::{Summary, Timing, terabytes_per_second};
 use super::throttle::note;
@@ -34,6 +35,9 @@ pub struct Report {
     /// How long a submitted step takes; empty where it was not asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub latencies: Vec<LatencyRow>,
+    /// What candle takes for the same on a processor, or why it was not measured; `None` where it was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candle: Option<Result<Vec<PeerRow>, String>>,
     /// What others take for the same, or why it was not measured; `None` where it was not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peers: Option<Result<Peers, String>>,
@@ -179,8 +183,9 @@ impl Report {
     /// Whether nothing that was begun failed. Peers that are not there did not.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        let peers = self.peers.iter().flatten();
-        self.failed() == 0 && peers.map(Peers::failed).sum::<usize>() == 0
+        let peers = self.peers.iter().flatten().map(Peers::failed).sum::<usize>();
+        let candle = self.candle.iter().flatten().flatten();
+        self.failed() + peers + candle.filter(|row| row.outcome.is_err()).count() == 0
     }
 
     /// Writes where and how it was measured, the table, and what failed.
@@ -195,6 +200,14 @@ impl Report {
         stacks::table::write(&self.stacks, &self.latencies, out)?;
         if !self.claims.is_empty() {
             claims::table::write(&self.claims, out)?;
+        }
+        match &self.candle {
+            None => {}
+            Some(Ok(rows)) => {
+                writeln!(out, "candle's operations:")?;
+                super::peers::table::write_rows(rows, out)?;
+            }
+            Some(Err(why)) => writeln!(out, "candle: not run, because {why}")?,
         }
         match &self.peers {
             None => {}
@@ -339,7 +352,8 @@ pub(super) fn example() -> Report {
     ];
     let (header, ceilings) = (Header::example(), vec![ceiling]);
     let (stacks, latencies, claims) = (Vec::new(), Vec::new(), Vec::new());
-    Report { schema: SCHEMA, header, ceilings, rows, stacks, latencies, peers: None, claims }
+    let (candle, peers) = (None, None);
+    Report { schema: SCHEMA, header, ceilings, rows, stacks, latencies, candle, peers, claims }
 }
 
 #[cfg(test)]
@@ -381,6 +395,26 @@ mod tests {
         assert!(report.is_whole());
         let json = serde_json::to_value(&report).expect("it is JSON");
         assert_eq!(json["peers"]["Err"], "python3 has no PyTorch");
+    }
+
+    #[test]
+    fn a_candle_that_is_not_there_is_told_of_and_lines_that_were_held_back_are() {
+        let mut report = example();
+        report.rows.truncate(1);
+        report.candle = Some(Err("this xtask was built without it".to_owned()));
+        let measured = report.rows[0].outcome.as_mut().expect("it is measured");
+        measured.throttled = vec!["the power limit".to_owned()];
+        let mut out = Vec::new();
+        report.write(&mut out).expect("it can be written");
+        let text = String::from_utf8(out).expect("it is text");
+        assert!(
+            text.contains("\ncandle: not run, because this xtask was built without it\n"),
+            "{text}"
+        );
+        let held = "THROTTLED forward, dormant, 1000×1000 f32, chunk 16: clocks held back by the power limit";
+        assert!(text.contains(held) && report.is_whole(), "{text}");
+        let json = serde_json::to_value(&report).expect("it is JSON");
+        assert_eq!(json["rows"][0]["outcome"]["Ok"]["throttled"][0], "the power limit");
     }
 
     #[test]

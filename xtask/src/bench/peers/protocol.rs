@@ -20,6 +20,8 @@ pub enum Peer {
     CompiledGraphs,
     /// One Triton program for each row and seed.
     Triton,
+    /// candle's operations, which this program runs itself: no script's.
+    Candle,
 }
 
 impl Peer {
@@ -48,6 +50,7 @@ impl std::fmt::Display for Peer {
             Self::CompiledColumns => "PyTorch, compiled, by columns",
             Self::CompiledGraphs => "PyTorch, compiled, by columns, CUDA graph",
             Self::Triton => "Triton, a program per row and seed",
+            Self::Candle => "candle, operations and autograd",
         })
     }
 }

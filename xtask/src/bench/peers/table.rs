@@ -40,22 +40,30 @@ impl Peers {
             "peers: Python {}, PyTorch {}, Triton {triton}",
             software.python, software.torch
         )?;
-        let rows = self.rows.iter().map(cells);
-        writeln!(out, "{}", table(&COLUMNS, NUMBERS, rows))?;
-        writeln!(out, "ratio: the peer's median over Kasmina's of the same line above")?;
-        for row in &self.rows {
-            let name = format!("{}: {}", row.case, row.peer);
-            match &row.outcome {
-                Err(why) => writeln!(out, "FAILED {name}: {why}")?,
-                Ok(numbers) if !numbers.cold_cache => {
-                    writeln!(out, "maybe warm {name}: only {} sets of matrices fit", numbers.sets)?;
-                }
-                Ok(_) => {}
-            }
-        }
+        write_rows(&self.rows, out)?;
         let failed = self.failed();
         writeln!(out, "peers: {} measured, {failed} failed", self.rows.len() - failed)
     }
+}
+
+/// Writes a table of peers, and what failed of them.
+///
+/// # Errors
+/// When `out` does.
+pub(in super::super) fn write_rows(rows: &[PeerRow], out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}", table(&COLUMNS, NUMBERS, rows.iter().map(cells)))?;
+    writeln!(out, "ratio: the peer's median over Kasmina's of the same line above")?;
+    for row in rows {
+        let name = format!("{}: {}", row.case, row.peer);
+        match &row.outcome {
+            Err(why) => writeln!(out, "FAILED {name}: {why}")?,
+            Ok(numbers) if !numbers.cold_cache => {
+                writeln!(out, "maybe warm {name}: only {} sets of matrices fit", numbers.sets)?;
+            }
+            Ok(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn cells(row: &PeerRow) -> Vec<String> {
