@@ -71,10 +71,25 @@ fn a_run_is_held_against_an_earlier_one() {
     assert!(!other.status.success() && said.contains("no line that was measured here"), "{said}");
     let missing = run(&["--compare", "none.json"]);
     let said = String::from_utf8_lossy(&missing.stderr);
-    assert!(
-        !missing.status.success() && said.contains("none.json cannot be compared with"),
-        "{said}"
-    );
+    assert!(!missing.status.success() && said.contains("none.json cannot be read"), "{said}");
+}
+
+#[test]
+fn a_run_can_be_shown_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ran = bench(&["--only", "32x768 f32 backward", "--json", "old.json"], folder.path());
+    assert!(ran.status.success());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(["bench", "--show", "old.json", "--html", "page"]).current_dir(folder.path());
+    let shown = command.output().expect("it starts");
+    let said = String::from_utf8_lossy(&shown.stderr).into_owned();
+    assert!(shown.status.success(), "{said}");
+    assert_eq!(shown.stdout, ran.stdout);
+    assert!(folder.path().join("page/32x768-f32.svg").is_file());
+    std::fs::write(folder.path().join("old.json"), "7").expect("it can be written");
+    let broken = command.output().expect("it starts");
+    let said = String::from_utf8_lossy(&broken.stderr).into_owned();
+    assert!(!broken.status.success() && said.contains("old.json cannot be read"), "{said}");
 }
 
 #[test]

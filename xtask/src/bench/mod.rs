@@ -65,6 +65,9 @@ pub struct Args {
     /// Measure everything in one run: passes, stacks, latencies, and the claims
     #[arg(long, conflicts_with = "claims")]
     all: bool,
+    /// Measure nothing: show the run that --json wrote to this file, and with --html draw it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["claims", "all", "only", "json", "compare", "peers"])]
+    show: Option<PathBuf>,
     /// Write all numbers to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -141,7 +144,15 @@ pub enum BenchError {
     /// The device failed.
     #[error(transparent)]
     Cuda(#[from] CudaError),
-    /// The run to compare with cannot be read.
+    /// The file is no run of this command.
+    #[error("{path} cannot be read: {why}")]
+    Read {
+        /// Which.
+        path: String,
+        /// Why.
+        why: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The runs say nothing of each other.
     #[error("{path} cannot be compared with: {why}")]
     Compare {
         /// Which.
@@ -178,6 +189,11 @@ pub fn main(args: &Args) -> ExitCode {
 /// # Errors
 /// See [`BenchError`].
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<(Report, usize), BenchError> {
+    if let Some(path) = &args.show {
+        let report = read(path)?;
+        show(args, &report, out)?;
+        return Ok((report, 0));
+    }
     let chosen = Selection::of(args)?;
     // Before --json may write to the same file, and before minutes of measuring.
     let old = args.compare.as_deref().map(|path| earlier(path, &chosen)).transpose()?;
@@ -206,20 +222,18 @@ fn show(args: &Args, report: &Report, out: &mut dyn Write) -> Result<(), BenchEr
 
 /// The run to compare with, and its name. It has some of the chosen lines.
 fn earlier(path: &Path, chosen: &Selection) -> Result<(String, Report), BenchError> {
-    let name = path.display().to_string();
-    let common =
-        |report: Report| match compare::lines(&report).iter().any(|line| chosen.has(&line.name)) {
-            true => Ok(report),
-            false => Err(CompareError::NothingInCommon.into()),
-        };
-    let read = fs::read_to_string(path)
-        .map_err(Into::into)
-        .and_then(|json| Comparison::read(&json))
-        .and_then(common);
-    match read {
-        Ok(report) => Ok((name, report)),
-        Err(why) => Err(BenchError::Compare { path: name, why }),
+    let (report, name) = (read(path)?, path.display().to_string());
+    if compare::lines(&report).iter().any(|line| chosen.has(&line.name)) {
+        return Ok((name, report));
     }
+    Err(BenchError::Compare { path: name, why: CompareError::NothingInCommon.into() })
+}
+
+/// A run that --json wrote.
+fn read(path: &Path) -> Result<Report, BenchError> {
+    let report =
+        fs::read_to_string(path).map_err(Into::into).and_then(|json| Comparison::read(&json));
+    report.map_err(|why| BenchError::Read { path: path.display().to_string(), why })
 }
 
 fn save(args: &Args, report: &Report) -> Result<(), BenchError> {

@@ -3,8 +3,8 @@
 
 use kasmina_core::graft::Strategy;
 use kasmina_core::{
-    Command, Controller, Decision, Germination, HeuristicController, Lifecycle, Objective,
-    SeedSignals,
+    Blueprint, Command, Controller, Decision, Germination, HeuristicController, Lifecycle,
+    Objective, SeedSignals,
 };
 use kasmina_oracle::lifecycle::Command as Verb;
 use kasmina_telemetry::TelemetryReport;
@@ -91,7 +91,12 @@ impl<S: Subject> Life<S> {
 
     fn germination(&mut self, rng: &mut ChaCha8Rng) -> Result<(Command, Option<u32>), String> {
         let registry = self.subject.look()?.lifecycle.registry();
-        let names: Vec<&str> = registry.iter().map(|(name, _)| name).collect();
+        let fits = |blueprint: &Blueprint| {
+            use Blueprint::{AttentionHead, MlpExpansion, Residual};
+            !self.pointwise || matches!(blueprint, Residual | AttentionHead | MlpExpansion)
+        };
+        let all = registry.iter().filter(|(_, blueprint)| fits(blueprint));
+        let names: Vec<&str> = all.map(|(name, _)| name).collect();
         let blueprint = registry.find(names[rng.random_range(0..names.len())]).map_err(text)?;
         let steps = rng.random_range(1..6);
         let (strategy, ramp) = match rng.random_range(0..5) {
@@ -100,7 +105,7 @@ impl<S: Subject> Life<S> {
             2 => (Strategy::GradNormGated { steps, low: 0.01, high: 10.0 }, None),
             _ => (Strategy::FixedRamp { steps }, Some(steps)),
         };
-        let objective = if rng.random_bool(0.3) {
+        let objective = if rng.random_bool(0.3) && !self.pointwise {
             Objective::Reconstruction
         } else {
             Objective::StraightThrough

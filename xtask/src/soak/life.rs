@@ -37,6 +37,9 @@ pub(super) fn registry(user: &Arc<Shift>) -> Result<Registry, String> {
     Ok(registry)
 }
 
+/// Columns of a packet of 16 bytes, of any type.
+const PACKET: usize = 8;
+
 /// A layer with its replays.
 #[derive(Debug)]
 pub(super) struct Life<S> {
@@ -44,6 +47,8 @@ pub(super) struct Life<S> {
     pub(super) layout: SeedLayout,
     pub(super) replay: Replay,
     pub(super) user: Arc<Shift>,
+    /// Whether seeds are only what a resident grid can run.
+    pub(super) pointwise: bool,
     adamw: AdamW,
     pub(super) controller: HeuristicController,
     scope: TelemetryScope,
@@ -62,7 +67,9 @@ impl<S: Subject> Life<S> {
         registry: &Registry,
         user: &Arc<Shift>,
     ) -> Result<Self, String> {
-        let hidden = rng.random_range(1..=96);
+        let pointwise = S::HAS_GRID && rng.random_bool(0.4);
+        let hidden: usize = rng.random_range(1..=96);
+        let hidden = if pointwise { hidden.next_multiple_of(PACKET) } else { hidden };
         let chunk = rng.random_range(1..=hidden.min(24));
         let layout = SeedLayout::new(hidden, chunk).map_err(text)?;
         let config = LifecycleConfig {
@@ -89,6 +96,7 @@ impl<S: Subject> Life<S> {
             subject: S::new(home, layer)?,
             layout,
             user: Arc::clone(user),
+            pointwise,
             scope: TelemetryScope::default(),
             mode: TelemetryMode::default(),
         })

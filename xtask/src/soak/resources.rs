@@ -125,8 +125,10 @@ fn grown(
     let late = median(&samples[samples.len() - quarter..]);
     let most = early + allowed.max((early as f64 * GROWTH) as u64);
     if late > most {
+        let shared = samples.iter().any(|sample| sample.device.is_some());
+        let others = if shared { "; what other programs take of a device counts, too" } else { "" };
         return Err(format!(
-            "{what} grew from {early} KiB in the second quarter to {late} in the last, over {most}"
+            "{what} grew from {early} KiB in the second quarter to {late} in the last, over {most}{others}"
         ));
     }
     Ok((early, late))

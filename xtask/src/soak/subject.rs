@@ -38,6 +38,8 @@ impl From<EpochReport> for Boundary {
 pub(super) trait Subject: Sized {
     /// What all layers of a run have in common.
     type Home;
+    /// Whether some lives should be such that a resident grid can run them: rows of whole packets, pointwise seeds.
+    const HAS_GRID: bool;
 
     /// Faults of this backend alone; each has to come about at least once in a run.
     fn faults(home: &Self::Home) -> &'static [&'static str];
@@ -116,6 +118,7 @@ pub(super) fn backward<T: Element>(
 /// The CPU's.
 impl Subject for Layer {
     type Home = ();
+    const HAS_GRID: bool = false;
 
     fn faults((): &()) -> &'static [&'static str] {
         &[]

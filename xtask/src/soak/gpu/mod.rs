@@ -92,7 +92,7 @@ pub(super) struct Moving {
 /// How often, a training step: from the device to the CPU, back, and a report in the middle of an epoch.
 const LEAVES: f64 = 0.05;
 const RETURNS: f64 = 0.5;
-const PUBLISHES: f64 = 0.1;
+const PUBLISHES: f64 = 0.2;
 
 impl Moving {
     fn on_device(&self) -> Option<&SharedLayer> {
@@ -157,6 +157,8 @@ fn note(outcome: PublishOutcome, tally: &mut Tally) {
 
 impl Subject for Moving {
     type Home = Rc<Gpu>;
+
+    const HAS_GRID: bool = true;
 
     fn faults(home: &Rc<Gpu>) -> &'static [&'static str] {
         faults::of(home.fill)

@@ -21,7 +21,7 @@ pub(super) const PANICS: &str = "a consumer of reports that panics";
 /// Longer than anything here takes on a busy machine.
 const LONG: Duration = Duration::from_secs(30);
 /// Training steps that a consumer is stuck for.
-const STUCK: u32 = 6;
+const STUCK: u32 = 20;
 
 /// A transport, and the account of what went in and what came out.
 #[derive(Debug)]
