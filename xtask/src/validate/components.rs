@@ -1,6 +1,8 @@
 //! Components available: each is made and used once, here and now, as a user would.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use kasmina_core::graft::{GraftSignals, GraftStep, Strategy};
 use kasmina_core::{
@@ -8,18 +10,23 @@ use kasmina_core::{
     MatRef, Registry, SeedLayout, Stability, StabilityMode, State, controller,
 };
 use kasmina_oracle::lifecycle as oracle;
-use kasmina_sys::KernelImage;
+use kasmina_sys::{KernelImage, Stream};
+use kasmina_telemetry::transport::Transport;
 use kasmina_telemetry::{
-    ReductionOptions, ReductionStrategy, TelemetryMode, TelemetryScope, reduce, write_json_lines,
-    write_open_metrics,
+    ReductionOptions, ReductionStrategy, TelemetryMode, TelemetryReport, TelemetryScope, reduce,
+    write_json_lines, write_open_metrics,
 };
 use kasmina_tma::LoadPath;
 
 use super::line::{Line, Outcome};
+use crate::bench::clock::Clock;
+use crate::bench::measure::Bench;
+use crate::bench::stacks;
+use crate::bench::throttle::Watch;
 
 type Probe = fn() -> Result<String, String>;
 
-const COMPONENTS: [(&str, Probe); 9] = [
+const COMPONENTS: [(&str, Probe); 10] = [
     ("the lifecycle: 11 states, every command", lifecycle),
     ("blueprints: the six kinds, and germination", blueprints),
     ("graft strategies", strategies),
@@ -29,6 +36,7 @@ const COMPONENTS: [(&str, Probe); 9] = [
     ("the load ladder", ladder),
     ("the heuristic controller", heuristic),
     ("checkpoints", checkpoints),
+    ("published reports", published),
 ];
 
 /// Runs the check.
@@ -44,12 +52,37 @@ pub(super) fn check() -> Vec<Line> {
     let device = Device::auto();
     lines.push(Line::new(
         "a GPU",
-        match device.because {
+        match &device.because {
             None => Outcome::Passed(format!("Device::auto() is {}", device.device)),
             Some(reason) => Outcome::NotChecked(reason.to_string()),
         },
     ));
+    lines.push(Line::new(
+        "ways to execute a step: calls, graphs, the resident grid",
+        match device.because {
+            None => Outcome::of(ways(device.device)),
+            Some(reason) => Outcome::NotChecked(reason.to_string()),
+        },
+    ));
     lines
+}
+
+/// A stack of small layers by every way, on the device.
+fn ways(device: Device) -> Result<String, String> {
+    let engine = device.engine().map_err(text)?.ok_or("the device is the CPU")?;
+    let info = engine.context().device().info().map_err(text)?;
+    let stream = Stream::new(engine.context()).map_err(text)?;
+    let clock = Clock::new(&stream, 3, Watch::gpu(engine.context().device())).map_err(text)?;
+    let bench = Bench::new(engine, clock, info.l2_cache.into());
+    let lines = stacks::line::stacks(true, Some("half fine-tuning back"));
+    let found = stacks::measure(&bench, &lines, &[]);
+    for row in &found.rows {
+        row.outcome.as_ref().map_err(|why| format!("{}: {why}", row.line))?;
+    }
+    match found.rows.len() {
+        0 => Err("there is no way".to_owned()),
+        ways => Ok(format!("{ways} give the bits of the layers' own calls")),
+    }
 }
 
 fn embedded(images: &[&KernelImage]) -> Line {
@@ -261,6 +294,23 @@ fn checkpoints() -> Result<String, String> {
         return Err("a loaded layer saves other bytes".to_owned());
     }
     Ok(format!("saved, loaded and saved again: the same {} bytes", before.len()))
+}
+
+fn published() -> Result<String, String> {
+    let (give, taken) = mpsc::channel();
+    let consumer = move |report: &Arc<TelemetryReport>| Ok(give.send(report.windows)?);
+    let mut transport = Transport::new(2, consumer).map_err(text)?;
+    let mut layer = layer(2)?;
+    for _ in 0..8 {
+        forward(&mut layer, &[0.5; 16])?;
+        transport.publish(layer.end_epoch().telemetry);
+    }
+    let closed = transport.close(Duration::from_secs(10)).map_err(text)?;
+    let windows: u64 = taken.try_iter().sum();
+    if windows != 8 || closed.status.lost > 0 || !closed.undelivered.is_empty() {
+        return Err(format!("{windows} of 8 windows arrived: {:?}", closed.status));
+    }
+    Ok(format!("8 windows arrived in {} reports, whatever merged", closed.status.delivered))
 }
 
 /// A dormant layer of `seeds` chunks of 8 columns.

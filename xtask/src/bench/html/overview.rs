@@ -5,6 +5,7 @@ use kasmina_core::DType;
 
 use super::super::case::{Case, Seeds, Work};
 use super::super::claims::ClaimRow;
+use super::super::claims::line::CHUNK;
 use super::super::report::{Report, Row};
 use super::super::stacks::StackRow;
 use super::super::stacks::line::Way;
@@ -94,7 +95,9 @@ fn claims(rows: &[ClaimRow]) -> Chart {
         let percent = row.outcome.as_ref().ok()?.percent;
         let line = &row.line;
         Some(Bar {
-            label: format!("{}: {}, {} against {}", line.claim, line.workload, line.on, line.off),
+            // All are of one chunk, and the labels long enough.
+            label: format!("{}: {}, {} against {}", line.claim, line.workload, line.on, line.off)
+                .replace(&format!(", chunk {CHUNK}"), ""),
             value: times(percent.median),
             spread: (times(percent.p10), times(percent.p90)),
             note: format!("{:+.0} %", percent.median),
@@ -103,7 +106,7 @@ fn claims(rows: &[ClaimRow]) -> Chart {
         })
     };
     Chart {
-        title: "what the source system promised, and what was measured".to_owned(),
+        title: format!("what the source system promised, and what was measured, chunk {CHUNK}"),
         unit: "times as fast as without, by decades (line: as fast; brackets: promised)".to_owned(),
         mark: Some(1.0),
         scale: Scale::Logarithmic(0.5),
