@@ -231,6 +231,18 @@ fn doctor_comes_first_and_verify_runs_the_cases() {
     assert!(!run.out.contains("verify"), "{run:?}");
 }
 
+#[test]
+fn the_soak_runs_when_it_is_asked_for() {
+    let tool = "#!/bin/bash\necho \"tool $*\"\n[[ $* != *7* ]]";
+    let bundle = Bundle::new().executable("tool", "xtask", tool).test("gpu", "one", PASSES);
+    let run = bundle.run(&[]);
+    assert!(!run.out.contains("soak:"), "{run:?}");
+    let run = bundle.run(&["--only", "soak", "--", "--quick"]);
+    run.says(0, &["passed: 1", "  tool soak --backend cuda --quick"]);
+    assert_eq!(run.row("soak"), [1, 0, 0]);
+    bundle.run(&["--only", "soak", "--", "--seed", "7"]).says(1, &["soak: exit code 1"]);
+}
+
 const SANITIZER: &str = "#!/bin/bash
 echo \"$*\" >>\"$(dirname \"$0\")/calls\"
 code=0

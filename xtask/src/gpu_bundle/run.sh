@@ -16,7 +16,7 @@ usage: run.sh [OPTION...] [-- ARGUMENT...]
 
   --filter TEXT        only tests and benches whose names contain TEXT; verify and examples are left out
   --list               list what would run and stop
-  --only KIND          doctor, verify, tests, examples or benches; may be given again
+  --only KIND          doctor, verify, tests, examples, benches or soak, which runs by this alone; may be given again
   --sanitize TOOL      under compute-sanitizer: memcheck, racecheck, synccheck or initcheck; without benches, unless by --only
   --sanitizer-option O one more option for compute-sanitizer, for example --leak-check=full; may be given again
   --junit FILE         write JUnit XML
@@ -27,7 +27,7 @@ usage: run.sh [OPTION...] [-- ARGUMENT...]
   --no-require-gpu     without a GPU tests are ignored, and say why
   --help               this text
 
-ARGUMENTs are for the test and bench executables, for example --test-threads=4.
+ARGUMENTs are for the test and bench executables, for example --test-threads=4; and for the soak, for example --epochs 1000.
 Exit code: 0 all passed, 1 something failed, 2 nothing could be run.
 TEXT
 }
@@ -52,8 +52,8 @@ while (( $# > 0 )); do
         --only)
             value "$1" $#
             case $2 in
-                doctor | verify | tests | examples | benches) only+=("$2") ;;
-                *) die "--only $2: there are doctor, verify, tests, examples and benches" ;;
+                doctor | verify | tests | examples | benches | soak) only+=("$2") ;;
+                *) die "--only $2: there are doctor, verify, tests, examples, benches and soak" ;;
             esac
             shift 2 ;;
         --sanitize)
@@ -423,6 +423,12 @@ if wanted benches && [[ -z $sanitize || ${#only[@]} -gt 0 ]]; then
         run_plain "${packages[i]}/${names[i]}" "$logs/${packages[i]}.bench.${names[i]}.log" \
             ${sanitizer[@]+"${sanitizer[@]}"} "${files[i]}" --bench ${filter:+"$filter"} ${extra[@]+"${extra[@]}"}
     done
+fi
+# It takes its time, and a GPU.
+if (( ${#only[@]} > 0 )) && wanted soak && [[ -n $xtask && -z $filter ]]; then
+    run_plain soak "$logs/soak.log" ${sanitizer[@]+"${sanitizer[@]}"} \
+        "$xtask" soak --backend cuda ${extra[@]+"${extra[@]}"}
+    tail -n 2 -- "$logs/soak.log" | while IFS= read -r line; do printf '  %s\n' "$line"; done
 fi
 
 width=10
