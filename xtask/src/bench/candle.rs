@@ -9,7 +9,7 @@ use super::buffers::values;
 use super::case::{Case, Matrices, Seeds, Work};
 use super::cpu::Bench;
 use super::peers::protocol::{Peer, PeerNumbers, PeerRow};
-use super::report::Row;
+use super::row::Row;
 
 /// Bounds of adaptive mode, and what it takes for 0.
 const LIMIT: f32 = 1e6;

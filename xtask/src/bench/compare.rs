@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use super::header::Machine;
-use super::report::{CeilingRow, Report, table};
+use super::report::{Report, table};
+use super::row::CeilingRow;
 use super::summary::Summary;
 
 /// What an earlier run and this one say of each other.

@@ -9,7 +9,7 @@ use super::buffers::{Count, count, values};
 use super::case::{Case, Ceiling, Matrices, Work};
 use super::clock::batch;
 use super::measure::Group;
-use super::report::{CeilingRow, Measured, Row};
+use super::row::{CeilingRow, Measured, Row};
 use super::summary::Timing;
 use super::throttle::Watch;
 

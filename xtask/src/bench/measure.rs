@@ -10,7 +10,7 @@ use kasmina_core::{AdamW, Element, ForwardOptions};
 use super::buffers::{Set, Sets, count};
 use super::case::{Case, Ceiling, Matrices, Work};
 use super::clock::Clock;
-use super::report::{CeilingRow, Measured, Row};
+use super::row::{CeilingRow, Measured, Row};
 
 /// A device, ready to be measured.
 #[derive(Debug)]

@@ -30,6 +30,7 @@ pub mod html;
 pub mod measure;
 pub mod peers;
 pub mod report;
+pub mod row;
 mod selection;
 pub mod stacks;
 pub mod summary;
@@ -49,6 +50,8 @@ use throttle::Watch;
 /// Times of every case: an odd number, so that the median is one of them.
 const REPETITIONS: usize = 101;
 const QUICK_REPETITIONS: usize = 31;
+#[cfg(feature = "candle")]
+const CANDLES_REPETITIONS: usize = 11;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -246,7 +249,9 @@ fn save(args: &Args, report: &Report) -> Result<(), BenchError> {
 /// candle at those cases that it does, or why it is not asked.
 #[cfg(feature = "candle")]
 fn run_candle(cpu: &Cpu, cases: &[Case], report: &Report) -> Result<Vec<PeerRow>, String> {
-    let bench = cpu::Bench::new(report.header.repetitions, cpu.cache_bytes);
+    // It takes a hundred times as long, or more.
+    let repetitions = report.header.repetitions.min(CANDLES_REPETITIONS);
+    let bench = cpu::Bench::new(repetitions, cpu.cache_bytes);
     let rows = candle::run(&bench, cases, &report.rows);
     if rows.is_empty() {
         return Err("none of these lines is one of candle's; forward + telemetry f32 is".to_owned());

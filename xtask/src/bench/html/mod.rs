@@ -11,7 +11,8 @@ use super::case::{Matrices, Seeds};
 use super::claims::line::Claim;
 use super::claims::{ClaimRow, table};
 use super::peers::Peers;
-use super::report::{Report, Row};
+use super::report::Report;
+use super::row::Row;
 use super::summary::Summary;
 use bars::{Bar, Chart, Scale};
 

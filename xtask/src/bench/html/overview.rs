@@ -6,7 +6,8 @@ use kasmina_core::DType;
 use super::super::case::{Case, Seeds, Work};
 use super::super::claims::ClaimRow;
 use super::super::claims::line::CHUNK;
-use super::super::report::{Report, Row};
+use super::super::report::Report;
+use super::super::row::Row;
 use super::super::stacks::StackRow;
 use super::super::stacks::line::Way;
 use super::super::summary::Summary;
@@ -116,7 +117,8 @@ fn claims(rows: &[ClaimRow]) -> Chart {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::report::{Measured, example};
+    use super::super::super::report::example;
+    use super::super::super::row::Measured;
     use super::super::super::{claims, stacks};
     use super::*;
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::case::{Case, On, Seeds, Work};
 use super::header::Cpu;
-use super::report::Row;
+use super::row::Row;
 use crate::make_cases::DrawError;
 
 pub mod child;
