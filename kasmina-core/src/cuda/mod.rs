@@ -66,7 +66,7 @@ pub use step_graph::{
     StepGraphReport,
 };
 #[doc(hidden)]
-pub use testing_bench::TwoReadsOneWrite;
+pub use testing_bench::{ReadOnly, TwoReadsOneWrite};
 #[doc(hidden)]
 pub use testing_claims::{DirectChunks, DirectSum, Expansions, SourceLayer, SourceReductions};
 #[doc(hidden)]

@@ -1,4 +1,4 @@
-//! What a backward pass that reads x is measured against, for benches: not for users, and without promises.
+//! What passes are measured against, for benches: not for users, and without promises.
 
 use kasmina_sys::{DeviceSlice, DeviceSliceMut, Kernel, LaunchConfig, Stream};
 
@@ -55,11 +55,7 @@ impl TwoReadsOneWrite {
             }
         }
         let addresses = [x.address(), g.address(), z.address()];
-        if let Some(address) = addresses.iter().find(|at| !at.is_multiple_of(PACKET_BYTES as u64)) {
-            let what = "the address of a matrix".to_owned();
-            let (value, legal) = (*address as f64, "a multiple of 16");
-            return Err(crate::Error::Value { what, value, legal }.into());
-        }
+        whole_packets(&addresses)?;
         let [x_at, g_at, z_at] = addresses;
         let packets = (x.len() * size_of::<T>() / PACKET_BYTES) as u64;
         let homes = [x.home(), g.home(), z.home()];
@@ -74,5 +70,66 @@ impl TwoReadsOneWrite {
             home.join(stream)?;
         }
         Ok(launched?)
+    }
+}
+
+/// Reads packets of 16 bytes and keeps nothing of them.
+#[derive(Clone, Debug)]
+pub struct ReadOnly {
+    kernel: Kernel<(u64, u64, u64)>,
+}
+
+impl ReadOnly {
+    /// # Errors
+    /// The kernel was not built, or the driver refused it.
+    pub fn new(engine: &Engine) -> Result<Self, CudaError> {
+        Ok(Self { kernel: engine.kernel("bench_stream", "kasmina_bench_read")? })
+    }
+
+    /// Queues it on `stream`, after everything queued on the homes of the matrices, which wait for it. What is left of `x` beyond
+    /// the last whole packet is not read; `sink` is there for the compiler, and is not empty.
+    ///
+    /// # Errors
+    /// A sink of less than a packet, or the driver refused, also where a matrix does not begin at a packet.
+    pub fn run<T: Element>(
+        &self,
+        stream: &Stream,
+        x: DeviceSlice<'_, T>,
+        sink: &mut DeviceSliceMut<'_, T>,
+        blocks: u32,
+    ) -> Result<(), CudaError> {
+        let packet = PACKET_BYTES / size_of::<T>();
+        if sink.len() < packet {
+            let (what, found) = ("sink", (1, sink.len()));
+            return Err(CudaError::Shape { what, found, needed: (1, packet) });
+        }
+        let addresses = [x.address(), sink.address()];
+        whole_packets(&addresses)?;
+        let [x_at, sink_at] = addresses;
+        let packets = (x.len() / packet) as u64;
+        let homes = [x.home(), sink.home()];
+        for home in homes {
+            stream.join(home)?;
+        }
+        let config = LaunchConfig::new(blocks, THREADS);
+        // SAFETY: x has at least so many packets and the sink one, aligned to them; the sink is borrowed exclusively until the
+        // kernel is queued, and the joins order it among all other uses of both.
+        let launched = unsafe { self.kernel.launch(stream, &config, (x_at, sink_at, packets)) };
+        for home in homes {
+            home.join(stream)?;
+        }
+        Ok(launched?)
+    }
+}
+
+/// That matrices begin at packets.
+fn whole_packets(addresses: &[u64]) -> Result<(), CudaError> {
+    match addresses.iter().find(|at| !at.is_multiple_of(PACKET_BYTES as u64)) {
+        None => Ok(()),
+        Some(address) => {
+            let what = "the address of a matrix".to_owned();
+            let (value, legal) = (*address as f64, "a multiple of 16");
+            Err(crate::Error::Value { what, value, legal }.into())
+        }
     }
 }

@@ -57,6 +57,8 @@ pub enum Work {
     Forward,
     /// The same, and x counted into the seeds' statistics.
     ForwardTelemetry,
+    /// The same with y in the place of x.
+    ForwardInPlace,
     /// g to `grad_x`, all parameter gradients, and g counted into the seeds' gradient statistics.
     Backward,
     /// Forward with telemetry, backward.
@@ -81,9 +83,10 @@ pub enum Seeds {
     OneInEight,
 }
 
-const PASSES: [(Work, Seeds); 9] = [
+const PASSES: [(Work, Seeds); 10] = [
     (Work::Forward, Seeds::Dormant),
     (Work::ForwardTelemetry, Seeds::Dormant),
+    (Work::ForwardInPlace, Seeds::Dormant),
     (Work::Forward, Seeds::Residual),
     (Work::ForwardTelemetry, Seeds::Residual),
     (Work::Backward, Seeds::Dormant),
@@ -101,6 +104,8 @@ pub enum Ceiling {
     Copy,
     /// A kernel, or a loop, that reads two such matrices and writes one.
     TwoReadsOneWrite,
+    /// A kernel, or a loop, that reads such a matrix.
+    Read,
 }
 
 /// Matrices that a group of cases shares.
@@ -133,6 +138,7 @@ impl fmt::Display for Work {
         f.write_str(match self {
             Self::Forward => "forward",
             Self::ForwardTelemetry => "forward + telemetry",
+            Self::ForwardInPlace => "in place + telemetry",
             Self::Backward => "backward",
             Self::ForwardBackward => "forward + backward",
             Self::Step => "step",
@@ -157,6 +163,7 @@ impl fmt::Display for Ceiling {
         f.write_str(match self {
             Self::Copy => "copy",
             Self::TwoReadsOneWrite => "2 reads 1 write",
+            Self::Read => "1 read",
         })
     }
 }
@@ -192,6 +199,7 @@ impl Ceiling {
         match self {
             Self::Copy => 2 * matrices.bytes(),
             Self::TwoReadsOneWrite => 3 * matrices.bytes(),
+            Self::Read => matrices.bytes(),
         }
     }
 }
@@ -235,11 +243,12 @@ impl Case {
     pub fn ceiling(&self) -> Ceiling {
         match (self.work, self.seeds.needs_x()) {
             (Work::Backward, true) => Ceiling::TwoReadsOneWrite,
+            (Work::ForwardInPlace, _) if self.seeds == Seeds::Dormant => Ceiling::Read,
             _ => Ceiling::Copy,
         }
     }
 
-    /// Bytes of matrices that are read and written: x and y forward, g and `grad_x` backward, and there also the columns of x
+    /// Bytes of matrices that are read and written: x and y forward, in place x alone where all is dormant; g and `grad_x` backward, and there also the columns of x
     /// that gradients are computed from. Parameters and optimizer state are not counted.
     ///
     /// # Errors
@@ -247,7 +256,8 @@ impl Case {
     pub fn bytes(&self) -> kasmina_core::Result<u64> {
         let matrix = self.matrices.bytes();
         Ok(match self.work {
-            Work::Forward | Work::ForwardTelemetry => 2 * matrix,
+            Work::ForwardInPlace if self.seeds == Seeds::Dormant => matrix,
+            Work::Forward | Work::ForwardTelemetry | Work::ForwardInPlace => 2 * matrix,
             Work::Backward => 2 * matrix + self.x_bytes()?,
             Work::ForwardBackward | Work::Step => 4 * matrix + self.x_bytes()?,
         })
@@ -329,6 +339,8 @@ mod tests {
         let matrix = 10 * 64 * 2;
         let table = [
             (case(Work::Forward, Seeds::Residual, 4), 2 * matrix, Ceiling::Copy),
+            (case(Work::ForwardInPlace, Seeds::Dormant, 4), matrix, Ceiling::Read),
+            (case(Work::ForwardInPlace, Seeds::Residual, 4), 2 * matrix, Ceiling::Copy),
             (case(Work::Backward, Seeds::Dormant, 4), 2 * matrix, Ceiling::Copy),
             (case(Work::Backward, Seeds::ResidualTrains, 4), 2 * matrix, Ceiling::Copy),
             (

@@ -120,6 +120,7 @@ impl Bench {
                 match kind {
                     Ceiling::Copy => copy(sets.set(turn), piece),
                     Ceiling::TwoReadsOneWrite => two_reads_one_write(sets.set(turn), piece),
+                    Ceiling::Read => read(sets.set(turn), piece),
                 }
                 Ok(())
             });
@@ -144,6 +145,10 @@ impl Bench {
                     forward(&mut layer, set, hidden, &ForwardOptions::new().without_telemetry())
                 }
                 Work::ForwardTelemetry => forward(&mut layer, set, hidden, &ForwardOptions::new()),
+                Work::ForwardInPlace => {
+                    let y = MatMut::contiguous(&mut set.y, hidden)?;
+                    Ok(layer.forward_in_place(y, &ForwardOptions::new())?)
+                }
                 Work::Backward => backward(&mut layer, set, hidden),
                 Work::ForwardBackward => {
                     forward(&mut layer, set, hidden, &ForwardOptions::new())?;
@@ -216,6 +221,12 @@ fn two_reads_one_write<T: Element>(set: &mut Set<T>, piece: usize) {
     });
 }
 
+/// The same of a matrix that is only read.
+fn read<T: Element>(set: &mut Set<T>, piece: usize) {
+    let xor = |x: &[T]| bytemuck::cast_slice::<T, u16>(x).iter().fold(0, |all, word| all ^ word);
+    std::hint::black_box(set.x.par_chunks(piece).map(xor).reduce(|| 0, |a, b| a ^ b));
+}
+
 fn words<T: Element>(values: &mut [T]) -> &mut [u16] {
     bytemuck::cast_slice_mut(values)
 }
@@ -250,13 +261,14 @@ mod tests {
             let cases = [
                 case(Work::Forward, Seeds::Dormant),
                 case(Work::ForwardTelemetry, Seeds::Residual),
+                case(Work::ForwardInPlace, Seeds::Dormant),
                 case(Work::Backward, Seeds::ExpansionTrains),
                 case(Work::ForwardBackward, Seeds::ResidualTrains),
                 case(Work::Step, Seeds::OneInEight),
             ];
             let group = Bench::new(5, Some(1 << 16)).group::<T>(matrices, &cases);
             let kinds: Vec<Ceiling> = group.ceilings.iter().map(|row| row.kind).collect();
-            assert_eq!(kinds, [Ceiling::Copy, Ceiling::TwoReadsOneWrite]);
+            assert_eq!(kinds, [Ceiling::Copy, Ceiling::Read, Ceiling::TwoReadsOneWrite]);
             assert!(group.ceilings.iter().all(|row| row.bytes_per_millisecond() > 0.0));
             assert_eq!(group.rows.iter().map(|row| row.case).collect::<Vec<_>>(), cases);
             for row in &group.rows {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kasmina_core::cuda::{
-    CudaError, CudaLayer, DeviceMatMut, DeviceMatRef, Engine, TwoReadsOneWrite,
+    CudaError, CudaLayer, DeviceMatMut, DeviceMatRef, Engine, ReadOnly, TwoReadsOneWrite,
 };
 use kasmina_core::{AdamW, Element, ForwardOptions};
 
@@ -112,25 +112,42 @@ impl Bench {
             }
             Ceiling::TwoReadsOneWrite => {
                 let kernel = TwoReadsOneWrite::new(&self.engine)?;
-                let mut best: Option<CeilingRow> = None;
-                for blocks in TwoReadsOneWrite::grids(&self.engine, matrices.bytes() as usize) {
-                    let timing = self.clock.time(|turn| {
-                        let Set { x, g, mut grad_x, .. } = sets.set(turn)?;
-                        kernel.run(stream, x, g, &mut grad_x, blocks)
-                    })?;
-                    let row = CeilingRow::new(kind, matrices, timing, Some(blocks));
-                    let rate = CeilingRow::bytes_per_millisecond;
-                    if best.as_ref().is_none_or(|best| rate(&row) > rate(best)) {
-                        best = Some(row);
-                    }
-                }
-                // There is always a grid.
-                best.ok_or(CudaError::NoImage)?
+                self.best_grid(kind, matrices, |turn, blocks| {
+                    let Set { x, g, mut grad_x, .. } = sets.set(turn)?;
+                    kernel.run(stream, x, g, &mut grad_x, blocks)
+                })?
+            }
+            Ceiling::Read => {
+                let kernel = ReadOnly::new(&self.engine)?;
+                self.best_grid(kind, matrices, |turn, blocks| {
+                    let Set { x, mut grad_x, .. } = sets.set(turn)?;
+                    kernel.run(stream, x, &mut grad_x, blocks)
+                })?
             }
         };
         let rate = found.bytes_per_millisecond();
         known.push(found);
         Ok(rate)
+    }
+
+    /// A kernel by the grid that is fastest; `launch` is told the turn and the blocks.
+    fn best_grid(
+        &self,
+        kind: Ceiling,
+        matrices: Matrices,
+        mut launch: impl FnMut(usize, u32) -> Result<(), CudaError>,
+    ) -> Result<CeilingRow, CudaError> {
+        let mut best: Option<CeilingRow> = None;
+        for blocks in TwoReadsOneWrite::grids(&self.engine, matrices.bytes() as usize) {
+            let timing = self.clock.time(|turn| launch(turn, blocks))?;
+            let row = CeilingRow::new(kind, matrices, timing, Some(blocks));
+            let rate = CeilingRow::bytes_per_millisecond;
+            if best.as_ref().is_none_or(|best| rate(&row) > rate(best)) {
+                best = Some(row);
+            }
+        }
+        // There is always a grid.
+        best.ok_or(CudaError::NoImage)
     }
 
     fn case<T: Element>(
@@ -151,6 +168,7 @@ impl Bench {
             match case.work {
                 Work::Forward => layer.forward(x, &mut y, &plain),
                 Work::ForwardTelemetry => layer.forward(x, &mut y, &measured),
+                Work::ForwardInPlace => layer.forward_in_place(&mut y, &measured),
                 Work::Backward => layer.backward(x, g, &mut grad_x, &measured),
                 Work::ForwardBackward => {
                     layer.forward(x, &mut y, &measured)?;

@@ -121,7 +121,7 @@ impl Report {
         writeln!(out, "{}", self.table())?;
         writeln!(
             out,
-            "bytes: forward x and y; backward g and grad_x, and x where gradients need it; forward + backward and a step both; parameters not counted"
+            "bytes: forward x and y, in place x alone; backward g and grad_x, and x where gradients need it; forward + backward and a step both; parameters not counted"
         )?;
         writeln!(
             out,
