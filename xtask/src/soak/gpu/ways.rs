@@ -99,6 +99,7 @@ impl Moving {
     ) -> Result<Found<T>, String> {
         let Some(y) = self.attempt(tally, |life| life.forward_by_calls(given))? else {
             let y = forward(self.on_cpu()?, given)?;
+            tally.note("passes on the CPU");
             return Ok((y, backward(self.on_cpu()?, given)?));
         };
         let grad_x = match self.attempt(tally, |life| life.backward_by_calls(given))? {
