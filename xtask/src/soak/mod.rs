@@ -1,7 +1,7 @@
 //! `cargo xtask soak`: full lives of random layers for many epochs, with faults, beside replays that must agree.
 //!
 //! - `life` is a layer with everything that happens to it, `commands` what is asked of it, `model` the lifecycle's replay and `judge` the f64 oracle's.
-//! - `subject` is what a life needs of a layer, and the CPU's; `gpu` is one that moves between CPU and GPU.
+//! - `subject` is what a life needs of a layer, and the CPU's; `gpu` is one that moves between CPU and GPU, `liar` for tests one that lies.
 //! - `faults` keeps the checkpoints, and injects what goes wrong; `user` is a blueprint that panics on demand.
 //! - `resources` watches memory, files and threads, `tally` counts and keeps a digest: the same seed gives the same run.
 //!
@@ -11,6 +11,8 @@ mod commands;
 mod faults;
 mod gpu;
 mod judge;
+#[cfg(test)]
+mod liar;
 mod life;
 mod model;
 mod resources;
