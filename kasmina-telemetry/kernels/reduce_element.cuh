@@ -5,17 +5,9 @@
 // with a neighbour, so that two kernels with the same tree give the same bits whatever the compiler makes of them.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
 #include <type_traits>
 
-#if defined(__CUDACC__)
-#define KASMINA_REDUCE_HD __host__ __device__ __forceinline__
-#else
-// The records' arithmetic also compiles as C++, where a machine without a GPU tests it.
-#include <cmath>
-#define KASMINA_REDUCE_HD inline
-#endif
+#include "kasmina_base.cuh"
 
 // How many blocks a multiprocessor should have registers for. Code for Blackwell takes a few more of them, and would spill.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
@@ -36,25 +28,10 @@ struct bf16 {
     uint16_t bits;
 };
 
-KASMINA_REDUCE_HD double add(double a, double b)
-{
-#if defined(__CUDA_ARCH__)
-    return __dadd_rn(a, b);
-#else
-    return a + b;
-#endif
-}
+KASMINA_HD double add(double a, double b) { return add_rn(a, b); }
+KASMINA_HD double mul(double a, double b) { return mul_rn(a, b); }
 
-KASMINA_REDUCE_HD double mul(double a, double b)
-{
-#if defined(__CUDA_ARCH__)
-    return __dmul_rn(a, b);
-#else
-    return a * b;
-#endif
-}
-
-KASMINA_REDUCE_HD double fused(double a, double b, double c)
+KASMINA_HD double fused(double a, double b, double c)
 {
 #if defined(__CUDA_ARCH__)
     return __fma_rn(a, b, c);
@@ -83,12 +60,12 @@ struct Element<bf16> {
 template <class T>
 constexpr uint32_t kLanes = kPacketBytes / sizeof(T);
 
-KASMINA_REDUCE_HD float magnitude(float x) { return fabsf(x); }
-KASMINA_REDUCE_HD double magnitude(double x) { return fabs(x); }
+KASMINA_HD float magnitude(float x) { return fabsf(x); }
+KASMINA_HD double magnitude(double x) { return fabs(x); }
 
 // False for NaN and ±Inf, and true for every integer.
 template <class V>
-KASMINA_REDUCE_HD bool finite(V x)
+KASMINA_HD bool finite(V x)
 {
     if constexpr (std::is_floating_point_v<V>) {
         return magnitude(x) < static_cast<V>(__builtin_huge_val());
@@ -99,7 +76,7 @@ KASMINA_REDUCE_HD bool finite(V x)
 
 // Without the warning that an integer is always itself.
 template <class V>
-KASMINA_REDUCE_HD bool is_nan(V x)
+KASMINA_HD bool is_nan(V x)
 {
     if constexpr (std::is_floating_point_v<V>) {
         return x != x;

@@ -5,6 +5,7 @@
 // both policies.
 #pragma once
 
+#include "kasmina_stats.cuh"
 #include "reduce_element.cuh"
 
 namespace kasmina::reduce {
@@ -17,9 +18,9 @@ struct FloatSum {
     double sum;
     uint64_t nans;
 
-    KASMINA_REDUCE_HD static FloatSum neutral() { return {0.0, 0}; }
+    KASMINA_HD static FloatSum neutral() { return {0.0, 0}; }
 
-    KASMINA_REDUCE_HD void merge(const FloatSum& right)
+    KASMINA_HD void merge(const FloatSum& right)
     {
         sum = add(sum, right.sum);
         nans += right.nans;
@@ -31,9 +32,9 @@ struct IntegerSum {
     uint64_t low;
     int64_t high;
 
-    KASMINA_REDUCE_HD static IntegerSum neutral() { return {0, 0}; }
+    KASMINA_HD static IntegerSum neutral() { return {0, 0}; }
 
-    KASMINA_REDUCE_HD void merge(const IntegerSum& right)
+    KASMINA_HD void merge(const IntegerSum& right)
     {
         const uint64_t sum = low + right.low;
         high += right.high + (sum < low ? 1 : 0);
@@ -55,10 +56,10 @@ struct Extrema {
     uint64_t nan_at;
     uint64_t nans;
 
-    KASMINA_REDUCE_HD static Extrema neutral() { return {V{}, V{}, kNowhere, kNowhere, kNowhere, 0}; }
+    KASMINA_HD static Extrema neutral() { return {V{}, V{}, kNowhere, kNowhere, kNowhere, 0}; }
 
     // Lanes and strips interleave packets, so ties go by the place and not by the side.
-    KASMINA_REDUCE_HD void merge(const Extrema& right)
+    KASMINA_HD void merge(const Extrema& right)
     {
         const bool any = right.low_at != kNowhere;
         if (any && (low_at == kNowhere || right.low < low || (right.low == low && right.low_at < low_at))) {
@@ -78,8 +79,8 @@ struct Extrema {
 struct SegmentSum {
     FloatSum sum;
 
-    KASMINA_REDUCE_HD static SegmentSum neutral() { return {FloatSum::neutral()}; }
-    KASMINA_REDUCE_HD void merge(const SegmentSum& right) { sum.merge(right.sum); }
+    KASMINA_HD static SegmentSum neutral() { return {FloatSum::neutral()}; }
+    KASMINA_HD void merge(const SegmentSum& right) { sum.merge(right.sum); }
 
 #if defined(__CUDACC__)
     // A quiet NaN whose payload no arithmetic makes.
@@ -103,7 +104,7 @@ struct Bounds {
     V high;
 
     // What every value is below and above, or equal to.
-    KASMINA_REDUCE_HD static Bounds neutral()
+    KASMINA_HD static Bounds neutral()
     {
         if constexpr (std::is_floating_point_v<V>) {
             return {0, static_cast<V>(__builtin_huge_val()), static_cast<V>(-__builtin_huge_val())};
@@ -116,7 +117,7 @@ struct Bounds {
         }
     }
 
-    KASMINA_REDUCE_HD void merge(const Bounds& right)
+    KASMINA_HD void merge(const Bounds& right)
     {
         low = right.low < low ? right.low : low;
         high = right.high > high ? right.high : high;
@@ -140,12 +141,12 @@ struct Summary {
     double squares;
     Extrema<typename Element<T>::Value> extrema;
 
-    KASMINA_REDUCE_HD static Summary neutral()
+    KASMINA_HD static Summary neutral()
     {
         return {Sum<T>::neutral(), 0.0, Extrema<typename Element<T>::Value>::neutral()};
     }
 
-    KASMINA_REDUCE_HD void merge(const Summary& right)
+    KASMINA_HD void merge(const Summary& right)
     {
         sum.merge(right.sum);
         squares = add(squares, right.squares);
@@ -157,13 +158,12 @@ struct Summary {
 struct Count {
     uint64_t matches;
 
-    KASMINA_REDUCE_HD static Count neutral() { return {0}; }
-    KASMINA_REDUCE_HD void merge(const Count& right) { matches += right.matches; }
+    KASMINA_HD static Count neutral() { return {0}; }
+    KASMINA_HD void merge(const Count& right) { matches += right.matches; }
 };
 
-// Welford's state with extremes, over finite elements; for V = float, `ChunkStats` of this crate. merge is Chan, Golub and
-// LeVeque's ("Updating formulae and a pairwise algorithm for computing sample variances", Stanford STAN-CS-79-773, 1979,
-// equation 2.1), rounded as `Moments::merge` is. neutral() is neutral on both sides. A zero extreme is +0.
+// Welford's state with extremes, over finite elements; for V = float, the record that is `ChunkStats` on the host and in
+// kasmina_stats.cuh, whose merge of moments this is. neutral() is neutral on both sides. A zero extreme is +0.
 template <class V>
 struct Statistics {
     uint64_t n;
@@ -175,7 +175,7 @@ struct Statistics {
     V low;
     V high;
 
-    KASMINA_REDUCE_HD static Statistics neutral()
+    KASMINA_HD static Statistics neutral()
     {
         if constexpr (std::is_floating_point_v<V>) {
             const V infinity = static_cast<V>(__builtin_huge_val());
@@ -186,7 +186,7 @@ struct Statistics {
     }
 
     // From sums about a pivot. Σ(x − p)² ≤ (1 + n)·m2 where the pivot is one of the values, so no more is cancelled than that.
-    KASMINA_REDUCE_HD static Statistics about(double pivot, double sum, double squares, uint64_t n, uint64_t dead,
+    KASMINA_HD static Statistics about(double pivot, double sum, double squares, uint64_t n, uint64_t dead,
                                               uint64_t nonfinite, V low, V high)
     {
         Statistics all = neutral();
@@ -209,33 +209,27 @@ struct Statistics {
         return all;
     }
 
-    KASMINA_REDUCE_HD void merge(const Statistics& right)
+    KASMINA_HD void merge(const Statistics& right)
     {
         dead += right.dead;
         nonfinite += right.nonfinite;
         if (right.n == 0) return;
         if (n == 0) {
-            n = right.n;
-            mean = right.mean;
-            m2 = right.m2;
             low = right.low;
             high = right.high;
-            return;
         }
-        const uint64_t total = n + right.n;
-        const double delta = add(right.mean, -mean);
-        const double share = static_cast<double>(right.n) / static_cast<double>(total);
-        const double between = mul(mul(delta, delta), mul(static_cast<double>(n), share));
-        m2 = add(m2, add(right.m2, between));
-        mean = add(mean, mul(delta, share));
-        n = total;
+        Moments all{n, mean, m2};
+        all.merge({right.n, right.mean, right.m2});
+        n = all.n;
+        mean = all.mean;
+        m2 = all.m2;
         if (right.low < low) low = right.low;
         if (right.high > high) high = right.high;
     }
 };
-static_assert(sizeof(Statistics<float>) == 48 && offsetof(Statistics<float>, mean) == 24
-                  && offsetof(Statistics<float>, low) == 40,
-              "kasmina_telemetry::ChunkStats");
+static_assert(sizeof(Statistics<float>) == sizeof(ChunkStats) && offsetof(Statistics<float>, mean) == offsetof(ChunkStats, mean)
+                  && offsetof(Statistics<float>, low) == offsetof(ChunkStats, min),
+              "one record");
 
 // Results of flat reductions as the host has them: with the number of numbers, which partial results need not carry.
 struct FloatSumOut {
@@ -276,32 +270,32 @@ struct SummaryOut {
     ExtremaOut<V> extrema;
 };
 
-KASMINA_REDUCE_HD FloatSumOut out_of(const FloatSum& sum, uint64_t count) { return {sum.sum, count - sum.nans, sum.nans}; }
-KASMINA_REDUCE_HD IntegerSumOut out_of(const IntegerSum& sum, uint64_t count) { return {sum.low, sum.high, count}; }
+KASMINA_HD FloatSumOut out_of(const FloatSum& sum, uint64_t count) { return {sum.sum, count - sum.nans, sum.nans}; }
+KASMINA_HD IntegerSumOut out_of(const IntegerSum& sum, uint64_t count) { return {sum.low, sum.high, count}; }
 
 template <class V>
-KASMINA_REDUCE_HD BoundsOut<V> out_of(const Bounds<V>& bounds, uint64_t count)
+KASMINA_HD BoundsOut<V> out_of(const Bounds<V>& bounds, uint64_t count)
 {
     return {count - bounds.nans, bounds.nans, bounds.low, bounds.high};
 }
 
 template <class V>
-KASMINA_REDUCE_HD ExtremaOut<V> out_of(const Extrema<V>& all, uint64_t count)
+KASMINA_HD ExtremaOut<V> out_of(const Extrema<V>& all, uint64_t count)
 {
     return {all.low, all.high, all.low_at, all.high_at, all.nan_at, count - all.nans, all.nans};
 }
 
 template <class T>
-KASMINA_REDUCE_HD auto out_of(const Summary<T>& all, uint64_t count)
+KASMINA_HD auto out_of(const Summary<T>& all, uint64_t count)
     -> SummaryOut<decltype(out_of(all.sum, count)), typename Element<T>::Value>
 {
     return {out_of(all.sum, count), all.squares, out_of(all.extrema, count)};
 }
 
-KASMINA_REDUCE_HD Count out_of(const Count& count, uint64_t) { return count; }
+KASMINA_HD Count out_of(const Count& count, uint64_t) { return count; }
 
 template <class V>
-KASMINA_REDUCE_HD Statistics<V> out_of(const Statistics<V>& all, uint64_t)
+KASMINA_HD Statistics<V> out_of(const Statistics<V>& all, uint64_t)
 {
     return all;
 }

@@ -40,7 +40,7 @@ const _: () = assert!(
         && std::mem::offset_of!(Histogram, nonfinite) == 776
         && std::mem::offset_of!(Histogram, min) == 784
         && std::mem::offset_of!(Histogram, max) == 788,
-    "as in kernels/kasmina_histogram.cuh of kasmina-core"
+    "as in kernels/kasmina_histogram.cuh"
 );
 
 /// One bin of a [`Histogram`]: `low` ≤ x < `high` for positive values, `low` < x ≤ `high` for negative.

@@ -177,6 +177,8 @@ fn compile() -> Result<Shim, String> {
         .arg("-ffp-contract=off")
         .arg("-I")
         .arg(here.join("kernels"))
+        .arg("-I")
+        .arg(here.join("../kasmina-telemetry/kernels"))
         .arg("-o")
         .arg(&library)
         .arg(here.join("tests/device_math/shim.cpp"))

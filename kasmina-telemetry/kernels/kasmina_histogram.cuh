@@ -1,4 +1,4 @@
-// A seed's distribution: counts by sign and octave of size. Source and layout: `Histogram` of kasmina-telemetry, whose record
+// A seed's distribution: counts by sign and octave of size. Source and layout: `Histogram` of this crate, whose record
 // this is, byte for byte; the bin comes from the exponent's bits, so the counts are the Rust's for all inputs.
 #pragma once
 

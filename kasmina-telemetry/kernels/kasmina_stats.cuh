@@ -1,7 +1,8 @@
 // Mergeable statistics of a chunk's activations and gradients: the form in which partials leave a block, are kept from
-// step to step, and are read by the host.
+// step to step, and are read by the host. The one source of this arithmetic on the device: this crate's reductions merge by it, and
+// kasmina-core's passes, whose kernels include it from here.
 //
-// Source and layout: `ChunkStats`, `GradientStats` and `Moments` of kasmina-telemetry, whose records these are, byte for
+// Source and layout: `ChunkStats`, `GradientStats` and `Moments` of this crate, whose records these are, byte for
 // byte. push is Welford's ("Note on a method for calculating corrected sums of squares and products", Technometrics 4(3),
 // 1962), merge is Chan, Golub and LeVeque's ("Updating formulae and a pairwise algorithm for computing sample variances",
 // Stanford STAN-CS-79-773, 1979, equation 2.1). Both round as the Rust does, so equal records merge to equal bits.
