@@ -11,6 +11,7 @@ mod layer_observe;
 mod layer_pair;
 mod layer_publish;
 mod layer_publish_cost;
+mod layer_publish_faults;
 mod layer_publish_moves;
 mod matrices;
 mod matrices_reference;
@@ -31,6 +32,9 @@ use std::process::ExitCode;
 use kasmina_core::cuda::KERNELS;
 
 fn main() -> ExitCode {
+    if let Some(code) = layer_publish_faults::child() {
+        return code;
+    }
     let tests = [
         backward::TESTS,
         executor::TESTS,
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         layer_observe::TESTS,
         layer_publish::TESTS,
         layer_publish_cost::TESTS,
+        layer_publish_faults::TESTS,
         layer_publish_moves::TESTS,
         matrices::TESTS,
         runner::TESTS,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use super::queue::{Batch, Body};
-use super::{BoxError, ConsumerState, Shared};
+use super::{BoxError, ConsumerState, Shared, Spare};
 use crate::TelemetryReport;
 
 /// A thread for `consumer`.
@@ -34,8 +34,9 @@ pub(super) fn spawn_without(shared: &Arc<Shared>) -> std::io::Result<JoinHandle<
     start(shared, before.clone(), move |shared| {
         // It was asked to stop before it began, so that it ends where nothing waits.
         shared.queue.lock().stopping = true;
+        let mut spare = Spare::default();
         while let Some(batch) = next(shared) {
-            let arrived = arrive(batch.body);
+            let arrived = arrive(batch.body, &mut spare);
             let mut queue = shared.queue.lock();
             match arrived {
                 Ok(report) => queue.hold([report]),
@@ -81,10 +82,11 @@ fn run<C>(shared: &Shared, consumer: &mut C) -> Option<String>
 where
     C: FnMut(&Arc<TelemetryReport>) -> Result<(), BoxError>,
 {
+    let mut spare = Spare::default();
     while let Some(batch) = next(shared) {
-        match arrive(batch.body) {
+        match arrive(batch.body, &mut spare) {
             Ok(report) => {
-                if let Some(message) = deliver(shared, report, consumer) {
+                if let Some(message) = deliver(shared, report, consumer, &mut spare) {
                     // Still busy: nobody is to think that this was done before the consumer is gone.
                     return Some(message);
                 }
@@ -112,17 +114,23 @@ fn next(shared: &Shared) -> Option<Batch> {
 }
 
 /// The batch's report, once it is here.
-fn arrive(body: Body) -> Result<TelemetryReport, String> {
+fn arrive(body: Body, spare: &mut Spare) -> Result<TelemetryReport, String> {
     match body {
         Body::Ready(report) => Ok(*report),
         Body::InFlight(landing) => {
-            caught(|| landing.land().map_err(|error| error.to_string())).flatten()
+            caught(|| landing.land(spare).map_err(|error| error.to_string())).flatten()
         }
     }
 }
 
-/// Gives the consumer a report with what is held of its layer. Returns the message if it panicked.
-fn deliver<C>(shared: &Shared, report: TelemetryReport, consumer: &mut C) -> Option<String>
+/// Gives the consumer a report with what is held of its layer. Returns the message if it panicked. What the consumer does not keep is
+/// spare.
+fn deliver<C>(
+    shared: &Shared,
+    report: TelemetryReport,
+    consumer: &mut C,
+    spare: &mut Spare,
+) -> Option<String>
 where
     C: FnMut(&Arc<TelemetryReport>) -> Result<(), BoxError>,
 {
@@ -136,6 +144,9 @@ where
         let (error, gone) = match outcome {
             Ok(Ok(())) => {
                 shared.queue.lock().status.delivered += 1;
+                if let Some(report) = Arc::into_inner(report) {
+                    spare.keep(report);
+                }
                 continue;
             }
             Ok(Err(error)) => (error, false),

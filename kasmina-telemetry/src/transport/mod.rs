@@ -10,6 +10,7 @@
 
 mod consumer;
 mod queue;
+mod spare;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::TelemetryReport;
 use queue::Queue;
+
+pub use spare::Spare;
 
 /// Whatever a consumer failed with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -32,11 +35,11 @@ pub trait Landing: Send + 'static {
     /// The layer it is of.
     fn layer(&self) -> &str;
 
-    /// Waits until it is here. Runs on the consumer's thread.
+    /// Waits until it is here. Runs on the consumer's thread. `spare` has memory of earlier reports, if any is left.
     ///
     /// # Errors
     /// The copy failed; the batch counts as lost.
-    fn land(self: Box<Self>) -> Result<TelemetryReport, BoxError>;
+    fn land(self: Box<Self>, spare: &mut Spare) -> Result<TelemetryReport, BoxError>;
 }
 
 /// Whether a consumer is there.

@@ -4,7 +4,7 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use kasmina_telemetry::transport::{BoxError, Landing};
+use kasmina_telemetry::transport::{BoxError, Landing, Spare};
 use kasmina_telemetry::{ChunkStats, TelemetryReport};
 use parking_lot::Mutex;
 
@@ -91,7 +91,7 @@ impl Landing for Copied {
         self.layer
     }
 
-    fn land(self: Box<Self>) -> Result<TelemetryReport, BoxError> {
+    fn land(self: Box<Self>, _: &mut Spare) -> Result<TelemetryReport, BoxError> {
         (self.outcome)()
     }
 }

@@ -2,7 +2,7 @@
 //! that what it promises is tested without one.
 
 use kasmina_telemetry::TelemetryReport;
-use kasmina_telemetry::transport::{BoxError, Landing};
+use kasmina_telemetry::transport::{BoxError, Landing, Spare};
 
 use super::ring::{Lent, Ring};
 
@@ -91,7 +91,12 @@ pub(super) fn hand_over<C: Courier>(
 /// A slot that is read where it lands.
 pub(super) trait Arrives: Send + 'static {
     /// Waits for what was sent, and puts it into the report's columns.
-    fn read(&mut self, report: &mut TelemetryReport, histograms: bool) -> Result<(), BoxError>;
+    fn read(
+        &mut self,
+        report: &mut TelemetryReport,
+        histograms: bool,
+        spare: &mut Spare,
+    ) -> Result<(), BoxError>;
 }
 
 /// Windows on their way, with everything of their report that the host knew when they were sent.
@@ -119,9 +124,9 @@ impl<S: Arrives> Landing for OnTheWay<S> {
         &self.report.layer
     }
 
-    fn land(self: Box<Self>) -> Result<TelemetryReport, BoxError> {
+    fn land(self: Box<Self>, spare: &mut Spare) -> Result<TelemetryReport, BoxError> {
         let Self { mut report, slot, histograms } = *self;
-        slot.slot().read(&mut report, histograms)?;
+        slot.slot().read(&mut report, histograms, spare)?;
         Ok(report)
     }
 }

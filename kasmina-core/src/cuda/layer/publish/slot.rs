@@ -2,7 +2,7 @@
 //! training stream goes on.
 
 use kasmina_sys::{Context, DeviceBuffer, Error, PinnedBuffer, PinnedKind, Stream};
-use kasmina_telemetry::transport::BoxError;
+use kasmina_telemetry::transport::{BoxError, Spare};
 use kasmina_telemetry::{Histogram, TelemetryReport};
 
 use super::ledger::{Arrives, Courier, Load};
@@ -84,12 +84,17 @@ fn pinned<T: kasmina_sys::DeviceCopy>(
 }
 
 impl Arrives for Slot {
-    fn read(&mut self, report: &mut TelemetryReport, histograms: bool) -> Result<(), BoxError> {
+    fn read(
+        &mut self,
+        report: &mut TelemetryReport,
+        histograms: bool,
+        spare: &mut Spare,
+    ) -> Result<(), BoxError> {
         let words = self.words.as_slice()?;
         let histograms = self.histograms.as_ref().filter(|_| histograms);
         let histograms = histograms.map(PinnedBuffer::as_slice).transpose()?;
         (report.chunk, report.gradient, report.saturated) = read_window(words, self.seeds);
-        report.histograms = histograms.map(<[Histogram]>::to_vec);
+        report.histograms = histograms.map(|histograms| spare.histograms(histograms));
         // Both copies are done.
         self.room.busy = false;
         Ok(())

@@ -36,7 +36,12 @@ struct FakeSlot {
 }
 
 impl Arrives for FakeSlot {
-    fn read(&mut self, report: &mut TelemetryReport, histograms: bool) -> Result<(), BoxError> {
+    fn read(
+        &mut self,
+        report: &mut TelemetryReport,
+        histograms: bool,
+        _: &mut Spare,
+    ) -> Result<(), BoxError> {
         if self.fails {
             return Err("the device is gone".into());
         }
@@ -158,7 +163,7 @@ impl FakeLayer {
     fn left(&self) -> Option<TelemetryReport> {
         let mut report = self.frame();
         let mut slot = FakeSlot { content: self.room.clone(), fails: false };
-        slot.read(&mut report, self.waiting.histograms).ok()?;
+        slot.read(&mut report, self.waiting.histograms, &mut Spare::default()).ok()?;
         (self.waiting.windows > 0).then(|| framed(report, self.waiting))
     }
 }
@@ -215,7 +220,7 @@ proptest! {
         let land = |on_the_way: &mut std::collections::VecDeque<OnTheWay<FakeSlot>>| {
             let landing = on_the_way.pop_front()?;
             let windows = landing.report.windows;
-            Some((windows, Box::new(landing).land().ok()))
+            Some((windows, Box::new(landing).land(&mut Spare::default()).ok()))
         };
         for step in steps {
             match step {
@@ -351,6 +356,6 @@ fn landings_outlive_their_layer() {
     let Ok(Moved::Sent(lent, load)) = layer.publish(Fault::None) else { panic!("a slot is free") };
     let landing = OnTheWay::new(layer.frame(), lent, load);
     drop(layer);
-    let report = Box::new(landing).land().expect("it is here");
+    let report = Box::new(landing).land(&mut Spare::default()).expect("it is here");
     assert_eq!((report.windows, report.chunk[0].mean()), (1, Some(5.0)));
 }
