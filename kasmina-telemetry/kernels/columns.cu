@@ -15,11 +15,37 @@ using namespace kasmina::reduce;
         columns<T, Lane<T>, pair, 1, 8>(p);                                                                                  \
     }
 
+#define KASMINA_ATOMIC_COLUMNS(T, type, what, Lane, pair, wide_ahead)                                                        \
+    extern "C" __global__ void __launch_bounds__(kColumnThreads, 2)                                                          \
+        kasmina_atomic_columns_##what##_##type##_wide(const __grid_constant__ ColumnParams p)                                \
+    {                                                                                                                        \
+        columns<T, Lane<T>, pair, kWideColumns, wide_ahead, true>(p);                                                        \
+    }                                                                                                                        \
+    extern "C" __global__ void __launch_bounds__(kColumnThreads, 2)                                                          \
+        kasmina_atomic_columns_##what##_##type##_scalar(const __grid_constant__ ColumnParams p)                              \
+    {                                                                                                                        \
+        columns<T, Lane<T>, pair, 1, 8, true>(p);                                                                            \
+    }
+
+#define KASMINA_COLLECT_COLUMNS(T, type, what, Record)                                                                       \
+    extern "C" __global__ void __launch_bounds__(kColumnThreads, 2)                                                          \
+        kasmina_collect_columns_##what##_##type(const __grid_constant__ ColumnParams p)                                      \
+    {                                                                                                                        \
+        collect_columns<T, Record>(p);                                                                                       \
+    }
+
 #define KASMINA_COLUMNS_TYPE(T, type, ahead)                                                                                 \
     KASMINA_COLUMNS(T, type, sum, SegmentSumLane, false, ahead, 4)                                                           \
     KASMINA_COLUMNS(T, type, product, ProductLane, true, ahead, 2)                                                           \
     KASMINA_COLUMNS(T, type, extrema, BoundsLane, false, ahead, 4)                                                           \
-    KASMINA_COLUMNS(T, type, statistics, StatisticsLane, false, 8, 2)
+    KASMINA_COLUMNS(T, type, statistics, StatisticsLane, false, 8, 2)                                                        \
+    KASMINA_ATOMIC_COLUMNS(T, type, sum, SegmentSumLane, false, ahead)                                                       \
+    KASMINA_ATOMIC_COLUMNS(T, type, product, ProductLane, true, ahead)                                                       \
+    KASMINA_ATOMIC_COLUMNS(T, type, extrema, BoundsLane, false, ahead)                                                       \
+    KASMINA_ATOMIC_COLUMNS(T, type, statistics, StatisticsLane, false, 8)                                                    \
+    KASMINA_COLLECT_COLUMNS(T, type, sum, SegmentSum)                                                                        \
+    KASMINA_COLLECT_COLUMNS(T, type, extrema, Bounds<float>)                                                                 \
+    KASMINA_COLLECT_COLUMNS(T, type, statistics, Statistics<float>)
 
 KASMINA_COLUMNS_TYPE(float, f32, 4)
 KASMINA_COLUMNS_TYPE(f16, f16, 8)

@@ -3,10 +3,11 @@
 // A thread keeps its columns, four of them where alignment allows and one otherwise, and walks rows, so everything
 // stays in registers. The threads of a block that share columns are joined in a fixed tree, then as many neighbouring columns of
 // one chunk as a power of two allows, and each block writes one record for those; a small kernel merges those of all blocks of
-// rows, and the rest of a chunk's, in a fixed order. How the matrix is cut follows from its shape alone.
+// rows, and the rest of a chunk's, in a fixed order. How the matrix is cut follows from its shape alone. By the atomic strategy blocks
+// fold their records into a result's cells instead, and a small kernel reads those.
 #pragma once
 
-#include "reduce_pieces.cuh"
+#include "reduce_cells.cuh"
 
 namespace kasmina::reduce {
 
@@ -19,7 +20,7 @@ struct ColumnParams {
     uint64_t columns;
     uint64_t x_stride;        // elements from row to row
     uint64_t y_stride;
-    void* partials;           // [blocks, runs]
+    void* partials;           // [blocks, runs]; or cells, [ceil(runs / chunk)]
     void* out;                // [ceil(runs / chunk)]
     uint64_t chunk;           // runs of a result
     uint64_t block_rows;      // rows of a block
@@ -67,7 +68,21 @@ struct Cells {
     }
 };
 
-template <class T, class Lane, bool kPair, uint32_t kWidth, uint32_t kAhead>
+// Where a block's record of a run of columns goes: its own place, or the cells of the run's result.
+template <bool kCells, class T, class Record>
+__device__ __forceinline__ void leave(const ColumnParams& p, uint64_t block, uint64_t runs, uint64_t run, const Record& record)
+{
+    if constexpr (kCells) {
+        using Of = Fold<Record, T>;
+        const uint64_t result = run / p.chunk;
+        const CellContext<T> context{static_cast<const T*>(p.x) + result * p.chunk * p.run, {0, p.rows}};
+        Of::fold(static_cast<Word*>(p.partials) + result * Of::kWords, record, context);
+    } else {
+        static_cast<Record*>(p.partials)[block * runs + run] = record;
+    }
+}
+
+template <class T, class Lane, bool kPair, uint32_t kWidth, uint32_t kAhead, bool kCells = false>
 __device__ __forceinline__ void columns(const ColumnParams& p)
 {
     using Value = typename Element<T>::Value;
@@ -147,7 +162,6 @@ __device__ __forceinline__ void columns(const ColumnParams& p)
     }
     using Record = typename Lane::Record;
     const uint64_t runs = (p.columns + p.run - 1) / p.run;
-    auto* out = static_cast<Record*>(p.partials) + block * runs;
     Record all = Record::neutral();
 #pragma unroll
     for (uint32_t w = 0; w < kWidth; ++w) {
@@ -163,7 +177,7 @@ __device__ __forceinline__ void columns(const ColumnParams& p)
         if (lane == 0 && column < p.columns) {
             const Record record = lanes[w].record(0, end_row - first_row);
             if (p.run == 1) {
-                out[column + w] = record;
+                leave<kCells, T>(p, block, runs, column + w, record);
             } else {
                 all.merge(record);
             }
@@ -172,7 +186,9 @@ __device__ __forceinline__ void columns(const ColumnParams& p)
     // The threads with the columns' totals are those of the first warp, or some of them.
     if (p.run == 1 || threadIdx.x >= kWarp) return;
     for (uint32_t distance = p.run / kWidth / 2; distance > 0; distance /= 2) all.merge(from_lane_below(all, distance));
-    if (lane == 0 && column < p.columns && place % (p.run / kWidth) == 0) out[column / p.run] = all;
+    if (lane == 0 && column < p.columns && place % (p.run / kWidth) == 0) {
+        leave<kCells, T>(p, block, runs, column / p.run, all);
+    }
 }
 
 // A warp brings together what the blocks of rows found for a result's columns.
@@ -193,6 +209,27 @@ __device__ __forceinline__ void merge_columns(const ColumnParams& p)
     }
     merge_lanes<kWarp>(record);
     if (rank == 0) put(p.out, result, record, p.rows, p.settings);
+}
+
+// A warp reads a result's cells, and sets them back to zero.
+template <class T, class Record>
+__device__ __forceinline__ void collect_columns(const ColumnParams& p)
+{
+    using Of = Fold<Record, T>;
+    __shared__ Word all[kColumnThreads / kWarp][Of::kWords];
+    const uint32_t rank = threadIdx.x % kWarp;
+    const uint64_t result = (uint64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
+    const uint64_t runs = (p.columns + p.run - 1) / p.run;
+    if (result * p.chunk >= runs) return;
+    Word* words = all[threadIdx.x / kWarp];
+    Word* cells = static_cast<Word*>(p.partials) + result * Of::kWords;
+    for (uint32_t i = rank; i < Of::kWords; i += kWarp) {
+        words[i] = __ldcg(cells + i);
+        cells[i] = 0;
+    }
+    __syncwarp();
+    const CellContext<T> context{static_cast<const T*>(p.x) + result * p.chunk * p.run, {0, p.rows}};
+    if (rank == 0) put(p.out, result, Of::read(words, context), p.rows, p.settings);
 }
 
 }  // namespace kasmina::reduce

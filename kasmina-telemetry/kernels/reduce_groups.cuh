@@ -33,7 +33,7 @@ struct SegmentParams {
     void* out;                   // [segments]
     QueueHead* head;
     QueuedPiece* queue;
-    void* partials;              // one for each piece on the queue
+    void* partials;              // one for each piece on the queue; or cells, likewise
     uint32_t* arrivals;          // likewise, zero
     uint64_t limit;              // elements of the longest segment that a group takes
     Settings settings;
@@ -230,7 +230,7 @@ __device__ __forceinline__ void ragged_groups(const SegmentParams& p)
 }
 
 // The pieces on the queue, a block each.
-template <class T, class Lane, uint32_t kAhead>
+template <class T, class Lane, uint32_t kAhead, template <class, class> class Meeting = TreeMeeting>
 __device__ __forceinline__ void queued_pieces(const SegmentParams& p)
 {
     using Record = typename Lane::Record;
@@ -247,7 +247,8 @@ __device__ __forceinline__ void queued_pieces(const SegmentParams& p)
         bool done = true;
         if (entry.pieces > 1) {
             const uint64_t start = item - entry.piece;
-            done = meet(record, static_cast<Record*>(p.partials) + start, entry.piece, entry.pieces, p.arrivals + start, strips);
+            done = Meeting<T, Record>::meet(record, p.partials, start, start, entry.piece, entry.pieces, p.arrivals + start, x, range,
+                                            strips);
         }
         if (done && threadIdx.x == 0) put(p.out, entry.segment, record, range.end - range.begin, p.settings);
         __syncthreads();

@@ -25,7 +25,7 @@ struct PieceParams {
     uint64_t segments;
     uint64_t large;              // pieces of `large_strip` packets a strip, which come first
     uint64_t pieces;             // of a segment
-    void* partials;              // [segments, pieces], where there are several pieces
+    void* partials;              // [segments, pieces], where there are several pieces; or cells, [segments]
     uint32_t* arrivals;          // [segments], zero
     void* out;                   // [segments]
     Settings settings;
@@ -183,7 +183,17 @@ __device__ __forceinline__ bool meet(Record& record, Record* partials, uint64_t 
     return true;
 }
 
-template <class T, class Lane, uint32_t kAhead>
+// How pieces meet otherwise: in a tree, by records of which a result has `pieces`, from the `first` on.
+template <class T, class Record>
+struct TreeMeeting {
+    static __device__ __forceinline__ bool meet(Record& record, void* partials, uint64_t, uint64_t first, uint64_t piece, uint64_t pieces,
+                                                uint32_t* arrivals, const T*, const Range&, Record (&strips)[kStrips])
+    {
+        return reduce::meet(record, static_cast<Record*>(partials) + first, piece, pieces, arrivals, strips);
+    }
+};
+
+template <class T, class Lane, uint32_t kAhead, template <class, class> class Meeting = TreeMeeting>
 __device__ __forceinline__ void pieces(const PieceParams& p)
 {
     using Record = typename Lane::Record;
@@ -202,8 +212,8 @@ __device__ __forceinline__ void pieces(const PieceParams& p)
         Record record = reduce_piece<T, Lane, kAhead>(x, range, first_packet<T>(range) + kStrips * before, width, p.settings, strips);
         bool done = true;
         if (p.pieces > 1) {
-            Record* partials = static_cast<Record*>(p.partials) + segment * p.pieces;
-            done = meet(record, partials, piece, p.pieces, p.arrivals + segment, strips);
+            done = Meeting<T, Record>::meet(record, p.partials, segment, segment * p.pieces, piece, p.pieces, p.arrivals + segment, x,
+                                            range, strips);
         }
         if (done && threadIdx.x == 0) {
             locate<T>(record, x, range);

@@ -22,6 +22,7 @@ pub mod segmented;
 mod stats;
 mod strategy;
 pub mod transport;
+pub mod tune;
 mod typed;
 mod wide;
 

@@ -18,7 +18,8 @@ pub enum ReductionStrategy {
     #[default]
     Hierarchical,
     /// Pieces in parallel, each folded into shared atomic cells as it is done. The order is not fixed, so
-    /// the last digits of sums and moments may change from run to run; counts and extrema do not.
+    /// on the CPU the last digits of sums and moments may change from run to run; counts and extrema do not. On a GPU nothing does:
+    /// its cells are integers throughout.
     Atomic,
     /// One worker walks all of a result's elements; only different results are computed in parallel.
     /// Bitwise reproducible, and the least work where results are many.

@@ -95,11 +95,6 @@ pub fn save(state: &LayerState, path: &Path) -> Result<(), CheckpointError> {
     file::replace(path, &state.to_bytes()?, &mut |_| Ok(()))
 }
 
-/// Replaces the file at `path` by one with `bytes`: whatever happens, the old or the new one is there as a whole.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
-    file::replace(path, bytes, &mut |_| Ok(()))
-}
-
 /// Reads a checkpoint.
 ///
 /// # Errors

@@ -103,7 +103,7 @@ impl Engine {
             modules: Mutex::default(),
             plain: Mutex::default(),
             context,
-            tuner: Tuner::new(autotune),
+            tuner: Tuner::new(autotune, |text| tracing::warn!("autotuning: {text}")),
             identities: Mutex::default(),
             info,
         }))

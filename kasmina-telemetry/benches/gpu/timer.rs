@@ -7,7 +7,8 @@ use std::collections::HashMap;
 
 use kasmina_gpu_test::{Failed, Measurement, record};
 use kasmina_sys::{Device, DeviceBuffer, DeviceSlice, Event, Stream};
-use kasmina_telemetry::cuda::{Engine, FloatSum, GpuElement, Launch, Reducer};
+use kasmina_telemetry::ReductionOptions;
+use kasmina_telemetry::cuda::{Engine, Flat, FloatSum, GpuElement, Launch, Reducer, TunedLaunch};
 
 const ARENA: usize = 8 << 30;
 /// Bytes summed before each call.
@@ -70,6 +71,17 @@ impl Bench {
         Ok(self.reducer.set_launch(launch)?)
     }
 
+    /// Measures how `n` elements are reduced best.
+    pub(crate) fn tune<T: GpuElement>(
+        &mut self,
+        what: Flat,
+        n: usize,
+    ) -> Result<TunedLaunch, Failed> {
+        // SAFETY: within the arena; any bits are a value.
+        let x = unsafe { DeviceSlice::<T>::from_raw(&self.stream, self.arena.address(), n) }?;
+        Ok(self.reducer.tune(what, x)?)
+    }
+
     /// A value that some elements are above and some not.
     pub(crate) fn threshold<T: GpuElement>(&self) -> T::Value {
         let bytes = [0xa0, 0x3f].repeat(size_of::<T>() / 2);
@@ -105,7 +117,11 @@ impl Bench {
                     BEFORE / 4,
                 )
             }?;
-            self.before.sum_into(before, self.before_sum.as_mut_slice())?;
+            self.before.sum_into(
+                before,
+                &ReductionOptions::default(),
+                self.before_sum.as_mut_slice(),
+            )?;
             let at = self.part(bytes);
             start.record(&self.stream)?;
             call(self, at)?;

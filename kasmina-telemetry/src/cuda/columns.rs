@@ -5,14 +5,15 @@ use kasmina_sys::{DeviceCopy, DeviceSliceMut, LaunchConfig};
 use super::cut::{COLUMN_THREADS, ColumnCut, WIDE};
 use super::element::GpuFloat;
 use super::error::CudaError;
-use super::flat::{hierarchical, length};
+use super::flat::length;
 use super::matrix::DeviceMatrix;
 use super::params::{ColumnParams, Settings};
+use super::quantity::Quantity;
+use super::records::{SegmentBounds, SegmentSum};
 use super::reducer::{Reducer, start_of};
-use super::segments::{Quantity, some_extrema, some_sums};
 use crate::columns::Extrema;
 use crate::error::nonzero;
-use crate::{ChunkStats, ReductionOptions, TelemetryError};
+use crate::{ChunkStats, ReductionOptions, ReductionStrategy, TelemetryError};
 
 /// The fatbin of these kernels.
 const IMAGE: &str = "columns";
@@ -110,7 +111,7 @@ impl Reducer {
     ) -> Result<Vec<Option<f64>>, CudaError> {
         let sums =
             self.many(matrix.columns(), |this, out| this.column_sums_into(matrix, options, out))?;
-        Ok(some_sums(sums))
+        Ok(sums.iter().map(SegmentSum::segment_total).collect())
     }
 
     /// [`Reducer::column_products_into`], and waits; `None` for a column without numbers.
@@ -126,7 +127,7 @@ impl Reducer {
         let sums = self.many(left.columns(), |this, out| {
             this.column_products_into(left, right, options, out)
         })?;
-        Ok(some_sums(sums))
+        Ok(sums.iter().map(SegmentSum::segment_total).collect())
     }
 
     /// [`Reducer::column_extrema_into`], and waits; `None` for a column without numbers.
@@ -140,7 +141,7 @@ impl Reducer {
     ) -> Result<Vec<Option<Extrema>>, CudaError> {
         let all = self
             .many(matrix.columns(), |this, out| this.column_extrema_into(matrix, options, out))?;
-        Ok(some_extrema(all))
+        Ok(all.into_iter().map(|extrema| extrema.found(options.nan)).collect())
     }
 
     fn columns<T: GpuFloat, R: DeviceCopy>(
@@ -152,7 +153,6 @@ impl Reducer {
         options: &ReductionOptions,
         out: DeviceSliceMut<'_, R>,
     ) -> Result<(), CudaError> {
-        hierarchical(options)?;
         let results = x.columns().div_ceil(chunk);
         length("out", out.len(), results)?;
         for matrix in [Some(x), y].into_iter().flatten() {
@@ -165,9 +165,16 @@ impl Reducer {
             && x.rows_begin_at(load)
             && y.is_none_or(|y| y.rows_begin_at(load));
         let width = if wide { WIDE } else { 1 };
-        let cut = ColumnCut::new(x.rows() as u64, columns, width, chunk as u64);
+        let split = options.strategy != ReductionStrategy::Direct;
+        let cut = ColumnCut::new(x.rows() as u64, columns, width, chunk as u64, split);
         let runs = columns.div_ceil(cut.run);
-        let (partials, _) = self.scratch(cut.blocks * runs * quantity.record_bytes(), 1)?;
+        // What one block finds alone meets nothing.
+        let atomic = options.strategy == ReductionStrategy::Atomic && cut.blocks > 1;
+        let partials = if atomic {
+            self.cells(results as u64 * quantity.cell_words(true))?
+        } else {
+            self.scratch(cut.blocks * runs * quantity.record_bytes(size_of::<f32>()), 1)?.0
+        };
         let params = ColumnParams {
             x: x.data().address(),
             y: y.map_or(0, |y| y.data().address()),
@@ -200,14 +207,19 @@ impl Reducer {
         self.between(&homes, |this| {
             if walk > 0 {
                 let shape = if wide { "wide" } else { "scalar" };
-                let name = format!("kasmina_columns_{what}_{}_{shape}", T::NAME);
+                let kind = if atomic { "atomic_columns" } else { "columns" };
+                let name = format!("kasmina_{kind}_{what}_{}_{shape}", T::NAME);
                 // SAFETY: matrices and results are borrowed, their homes joined on both sides; the partial results' memory is as
                 // large as the cut says and used on this stream alone; the struct is the kernel's.
                 unsafe {
                     this.launch_kernel(IMAGE, &name, &LaunchConfig::new(walk, threads), params)
                 }?;
             }
-            let name = format!("kasmina_merge_columns_{}", quantity.name());
+            let name = if atomic {
+                format!("kasmina_collect_columns_{}_{}", quantity.name(), T::NAME)
+            } else {
+                format!("kasmina_merge_columns_{}", quantity.name())
+            };
             // SAFETY: as above; this stream's order puts it behind the kernel that writes the partial results.
             unsafe { this.launch_kernel(IMAGE, &name, &LaunchConfig::new(merge, threads), params) }
         })

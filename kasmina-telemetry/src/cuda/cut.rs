@@ -35,7 +35,7 @@ impl PieceCut {
     /// The cut of `packets`, the only segment.
     pub(super) fn flat(packets: u64) -> Self {
         if packets <= ONE_PIECE {
-            return Self::uniform(packets, packets.div_ceil(STRIPS).next_multiple_of(32).max(32));
+            return Self::whole(packets);
         }
         let of = |pieces: u64| (packets / (STRIPS * pieces)).next_power_of_two();
         let strip = of(PIECES).clamp(LEAST_STRIP, LONG_STRIP).max(of(MOST_PIECES));
@@ -51,6 +51,11 @@ impl PieceCut {
             large_strip: strip,
             small_strip,
         }
+    }
+
+    /// The cut for one block alone: one piece of `packets`.
+    pub(super) fn whole(packets: u64) -> Self {
+        Self::uniform(packets, packets.div_ceil(STRIPS).next_multiple_of(32).max(32))
     }
 
     /// The cut of each of `segments` segments of at most `packets`.
@@ -84,10 +89,13 @@ impl Group {
         Self { lanes, packets, rounds: 4 / packets }
     }
 
-    /// For equal segments of `packets` whole packets each.
-    pub(super) fn of_plain(packets: u64) -> Self {
+    /// For equal segments of `packets` whole packets each. `all`: whether the type has a kernel for every group.
+    pub(super) fn of_plain(packets: u64, all: bool) -> Self {
         match packets {
             0..=1 => Self::new(1, 1),
+            2..=4 if !all => Self::new(4, 1),
+            5..=16 if !all => Self::new(4, 4),
+            _ if !all => Self::new(32, 4),
             2 => Self::new(2, 1),
             3..=4 => Self::new(4, 1),
             5..=8 => Self::new(4, 2),
@@ -98,10 +106,12 @@ impl Group {
         }
     }
 
-    /// For segments that begin and end anywhere, of `packets` on average.
-    pub(super) fn of_ragged(packets: u64) -> Self {
+    /// For segments that begin and end anywhere, of `packets` on average. `all`: as for [`Group::of_plain`].
+    pub(super) fn of_ragged(packets: u64, all: bool) -> Self {
         match packets {
             0..=3 => Self::new(1, 4),
+            4..=18 if !all => Self::new(4, 4),
+            _ if !all => Self::new(32, 4),
             4..=8 => Self::new(2, 4),
             9..=18 => Self::new(4, 4),
             19..=36 => Self::new(8, 4),
@@ -150,16 +160,15 @@ const COLUMN_BLOCKS: u64 = 512;
 const THREAD_ROWS: u64 = 8;
 
 impl ColumnCut {
-    /// For threads of `width` columns each and results of `chunk` columns. Neither of these nor `columns` is 0.
-    pub(super) fn new(rows: u64, columns: u64, width: u64, chunk: u64) -> Self {
+    /// For threads of `width` columns each and results of `chunk` columns. Neither of these nor `columns` is 0. `split`: whether rows
+    /// may be divided among blocks.
+    pub(super) fn new(rows: u64, columns: u64, width: u64, chunk: u64, split: bool) -> Self {
         let threads = columns.div_ceil(width);
         let across = threads.next_power_of_two().min(32);
         let tiles = threads.div_ceil(across);
         let down = COLUMN_THREADS / across;
-        let block_rows = rows
-            .div_ceil((COLUMN_BLOCKS / tiles).max(1))
-            .max(down * THREAD_ROWS)
-            .next_multiple_of(down);
+        let most = if split { COLUMN_BLOCKS / tiles } else { 1 };
+        let block_rows = rows.div_ceil(most.max(1)).max(down * THREAD_ROWS).next_multiple_of(down);
         // One result has all the columns there are, so runs need not end with it.
         let (run, chunk) = if chunk >= columns {
             (across * width, tiles)
@@ -192,6 +201,7 @@ mod tests {
                 PieceCut::flat(packets),
                 PieceCut::of_many(packets, 1),
                 PieceCut::of_many(packets, 500),
+                PieceCut::whole(packets),
             ] {
                 assert!(covered(&cut) >= packets, "{packets}: {cut:?}");
                 assert!(cut.pieces >= 1 && cut.pieces < 3 * MOST_PIECES, "{packets}: {cut:?}");
@@ -202,6 +212,7 @@ mod tests {
             }
         }
         assert_eq!(PieceCut::flat(ONE_PIECE).pieces, 1);
+        assert_eq!(PieceCut::whole(1 << 31).pieces, 1);
     }
 
     #[test]
@@ -218,7 +229,7 @@ mod tests {
             (3, 1, 7, 4, 1),
             (3, 1, 1, 1, 1),
         ] {
-            let cut = ColumnCut::new(1000, columns, width, chunk);
+            let cut = ColumnCut::new(1000, columns, width, chunk, true);
             assert_eq!((cut.run, cut.chunk), (run, runs), "{columns} {width} {chunk}");
             // As many results as chunks.
             assert_eq!(columns.div_ceil(cut.run).div_ceil(cut.chunk), columns.div_ceil(chunk));
@@ -229,7 +240,9 @@ mod tests {
     fn columns_and_rows_are_covered_once() {
         for rows in [0, 1, 7, 64, 8192, 1_000_003] {
             for (columns, width) in [(1, 1), (3, 1), (4, 4), (8192, 4), (8192, 8), (100_000, 1)] {
-                let cut = ColumnCut::new(rows, columns, width, 64);
+                let whole = ColumnCut::new(rows, columns, width, 64, false);
+                assert_eq!(whole.blocks, u64::from(rows > 0));
+                let cut = ColumnCut::new(rows, columns, width, 64, true);
                 assert!(cut.tiles * cut.across * width >= columns);
                 assert!((cut.tiles - 1) * cut.across * width < columns);
                 assert!(cut.blocks * cut.block_rows >= rows && (rows == 0) == (cut.blocks == 0));

@@ -3,8 +3,12 @@
 use half::{bf16, f16};
 use kasmina_sys::DeviceCopy;
 
-use super::records::{BoundsRecord, ExtremaRecord, FloatSum, IntegerSum, SumRecord, SummaryRecord};
-use crate::{Comparison, Element, ElementStats};
+use super::records::{
+    BoundsRecord, ExtremaRecord, FloatSum, IntegerSum, SegmentBounds, SegmentSum, SumRecord,
+    SummaryRecord,
+};
+use crate::columns::Extrema;
+use crate::{ChunkStats, Comparison, Element, ElementStats};
 
 /// An [`Element`] with kernels: all of them. The associated types are what results look like in device memory.
 pub trait GpuElement: Element {
@@ -18,9 +22,21 @@ pub trait GpuElement: Element {
     type Summary: DeviceCopy + AsSummary<Self::SumRecord, Self::Value>;
     /// Statistics: always [`ElementStats`] of `Self::Value`.
     type Statistics: DeviceCopy + AsStatistics<Self::Value>;
+    /// A segment's sum: `f64` of floats, where [`NO_SUM_BITS`](super::NO_SUM_BITS) stands for none, and [`IntegerSum`] of integers.
+    type SegmentSum: SegmentSum<Self::Sum>;
+    /// A segment's extremes: [`Extrema`] of floats of up to 32 bits, else [`BoundsRecord`].
+    type SegmentExtrema: SegmentBounds;
+    /// A segment's statistics: [`ChunkStats`] of floats of up to 32 bits, else [`ElementStats`].
+    type SegmentStatistics: DeviceCopy + std::fmt::Debug + PartialEq;
     /// The fatbin with its flat kernels.
     #[doc(hidden)]
     const FLAT: &'static str;
+    /// Whether it is a float, whose sums take more cells.
+    #[doc(hidden)]
+    const FLOAT: bool;
+    /// Whether it has a group of lanes for every length of a segment, as the floats of a layer have.
+    #[doc(hidden)]
+    const ALL_GROUPS: bool;
 
     /// What stands to this threshold as a comparison says, or what does not.
     #[doc(hidden)]
@@ -37,9 +53,17 @@ pub enum Interval {
     Whole(i64, i64),
 }
 
-/// A float with segmented and column kernels: `f32`, [`half::f16`] or [`half::bf16`].
+/// A float that a layer's activations are stored in, with column kernels: `f32`, [`half::f16`] or [`half::bf16`].
 pub trait GpuFloat:
-    GpuElement<Value = f32, Sum = f64, SumRecord = FloatSum, Statistics = ElementStats<f32>>
+    GpuElement<
+        Value = f32,
+        Sum = f64,
+        SumRecord = FloatSum,
+        Statistics = ElementStats<f32>,
+        SegmentSum = f64,
+        SegmentExtrema = Extrema,
+        SegmentStatistics = ChunkStats,
+    >
 {
 }
 
@@ -96,7 +120,8 @@ impl<V> AsStatistics<V> for ElementStats<V> {
 }
 
 macro_rules! gpu_elements {
-    ($($type:ty, $record:ty, $flat:literal, |$t:ident, $c:ident| $interval:expr;)*) => {
+    ($($type:ty, $record:ty, $flat:literal, $float:literal, [$sum:ty, $extrema:ty, $stats:ty, $all:literal],
+       |$t:ident, $c:ident| $interval:expr;)*) => {
         $(
             impl GpuElement for $type {
                 type SumRecord = $record;
@@ -104,7 +129,12 @@ macro_rules! gpu_elements {
                 type Bounds = BoundsRecord<Self::Value>;
                 type Summary = SummaryRecord<$record, Self::Value>;
                 type Statistics = ElementStats<Self::Value>;
+                type SegmentSum = $sum;
+                type SegmentExtrema = $extrema;
+                type SegmentStatistics = $stats;
                 const FLAT: &'static str = $flat;
+                const FLOAT: bool = $float;
+                const ALL_GROUPS: bool = $all;
 
                 fn interval(self, comparison: Comparison) -> Interval {
                     let $t = self.value();
@@ -152,13 +182,13 @@ macro_rules! whole_interval {
 }
 
 gpu_elements! {
-    f32, FloatSum, "flat_short", |t, c| float_interval!(f32, t, c);
-    f16, FloatSum, "flat_short", |t, c| float_interval!(f32, t, c);
-    bf16, FloatSum, "flat_short", |t, c| float_interval!(f32, t, c);
-    f64, FloatSum, "flat_long", |t, c| float_interval!(f64, t, c);
-    i32, IntegerSum, "flat_long", |t, c| whole_interval!(i32, t, c);
-    u32, IntegerSum, "flat_long", |t, c| whole_interval!(u32, t, c);
-    i64, IntegerSum, "flat_long", |t, c| whole_interval!(i64, t, c);
+    f32, FloatSum, "flat_short", true, [f64, Extrema, ChunkStats, true], |t, c| float_interval!(f32, t, c);
+    f16, FloatSum, "flat_short", true, [f64, Extrema, ChunkStats, true], |t, c| float_interval!(f32, t, c);
+    bf16, FloatSum, "flat_short", true, [f64, Extrema, ChunkStats, true], |t, c| float_interval!(f32, t, c);
+    f64, FloatSum, "flat_long", true, [f64, BoundsRecord<f64>, ElementStats<f64>, false], |t, c| float_interval!(f64, t, c);
+    i32, IntegerSum, "flat_long", false, [IntegerSum, BoundsRecord<i32>, ElementStats<i32>, false], |t, c| whole_interval!(i32, t, c);
+    u32, IntegerSum, "flat_long", false, [IntegerSum, BoundsRecord<u32>, ElementStats<u32>, false], |t, c| whole_interval!(u32, t, c);
+    i64, IntegerSum, "flat_long", false, [IntegerSum, BoundsRecord<i64>, ElementStats<i64>, false], |t, c| whole_interval!(i64, t, c);
 }
 
 #[cfg(test)]

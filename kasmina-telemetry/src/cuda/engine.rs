@@ -4,10 +4,12 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kasmina_sys::{Context, Device, Kernel, KernelArguments, Module};
+use kasmina_sys::{Context, Device, DeviceInfo, Kernel, KernelArguments, Module};
 use parking_lot::Mutex;
 
+use super::launch::{Launch, LaunchKey};
 use super::{CudaError, KERNELS};
+use crate::tune::{Autotune, Identity, Tuner};
 
 /// A device with the kernels loaded, each when it is first needed. Cheap to share.
 #[derive(Debug)]
@@ -17,6 +19,10 @@ pub struct Engine {
     modules: Mutex<HashMap<&'static str, Module>>,
     /// By name; each is a `Kernel<A>` of the arguments that it was first asked with.
     kernels: Mutex<HashMap<String, Box<dyn Any + Send + Sync>>>,
+    info: DeviceInfo,
+    tuner: Tuner<LaunchKey, Launch>,
+    /// By the fatbin's name: whose launches those of its kernels are.
+    identities: Mutex<HashMap<&'static str, Option<Identity>>>,
 }
 
 impl Engine {
@@ -25,20 +31,54 @@ impl Engine {
     /// # Errors
     /// The kernels were not built or do not run on the device, or the driver refused.
     pub fn new(device: Device) -> Result<Arc<Self>, CudaError> {
-        let capability = device.capability()?;
+        Self::with_autotune(device, Autotune::from_environment())
+    }
+
+    /// The same with autotuning of flat reductions by `autotune`, whatever the environment says.
+    ///
+    /// # Errors
+    /// As for [`Engine::new`].
+    pub fn with_autotune(device: Device, autotune: Autotune) -> Result<Arc<Self>, CudaError> {
+        let info = device.info()?;
         for image in &KERNELS {
-            image.code_for(capability, device.driver().version())?;
+            image.code_for(info.capability, device.driver().version())?;
         }
         Ok(Arc::new(Self {
             context: Context::primary(device)?,
             modules: Mutex::default(),
             kernels: Mutex::default(),
+            info,
+            tuner: Tuner::new(autotune, |text| eprintln!("kasmina-telemetry: autotuning: {text}")),
+            identities: Mutex::default(),
         }))
     }
 
     /// The context that everything runs in.
     pub fn context(&self) -> &Context {
         &self.context
+    }
+
+    /// What went wrong with measured launches and their files so far; each was also told once, on standard error.
+    pub fn tuning_problems(&self) -> Vec<String> {
+        self.tuner.problems()
+    }
+
+    pub(super) fn tuner(&self) -> &Tuner<LaunchKey, Launch> {
+        &self.tuner
+    }
+
+    pub(super) fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    /// Whose launches those of a fatbin's kernels are.
+    pub(super) fn identity(&self, image: &'static str) -> Option<Identity> {
+        let find = || {
+            let fatbin = KERNELS.iter().find(|known| known.name == image)?.fatbin().ok()?;
+            let version = env!("CARGO_PKG_VERSION");
+            Some(Identity::of(&self.context.device(), &self.info, fatbin, version))
+        };
+        self.identities.lock().entry(image).or_insert_with(find).clone()
     }
 
     /// The kernel `name` of the fatbin `image`, found once.

@@ -2,7 +2,7 @@
 
 use kasmina_sys::Unavailable;
 
-use crate::{ReductionStrategy, TelemetryError};
+use crate::TelemetryError;
 
 /// An error of a reduction on a GPU. Nothing was written where it comes before the launch, as all but the driver's own do.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -47,12 +47,28 @@ pub enum CudaError {
         /// What is accepted.
         limit: &'static str,
     },
-    /// This reduction has one strategy on the GPU.
-    #[error("{found:?} was asked for, but this reduction runs with {needed:?} alone on the GPU")]
-    Strategy {
-        /// The strategy asked for.
-        found: ReductionStrategy,
-        /// The one there is.
-        needed: ReductionStrategy,
+    /// Too little memory is free to measure on.
+    #[error("{needed} bytes are needed to measure on, and {allowed} may be taken of what is free")]
+    NoRoom {
+        /// Bytes that are needed.
+        needed: u64,
+        /// Bytes that may be taken.
+        allowed: u64,
     },
+    /// A reduction in a captured stream needs more scratch memory than there is.
+    #[error(
+        "the stream is being captured, and {needed} bytes of scratch memory are needed where {have} are; queue the same reduction \
+         once before the capture"
+    )]
+    GrowsWhileCaptured {
+        /// Bytes that are needed.
+        needed: usize,
+        /// Bytes that are there.
+        have: usize,
+    },
+    /// A reduction that waits for its result, in a captured stream.
+    #[error(
+        "the stream is being captured, and nothing can be waited for; use the form that ends in _into"
+    )]
+    WaitsWhileCaptured,
 }

@@ -6,6 +6,7 @@ use super::cut::{PACKET, PieceCut};
 use super::element::{AsBounds, AsExtrema, AsStatistics, AsSummary, GpuElement, Interval};
 use super::error::CudaError;
 use super::params::{PieceParams, Settings};
+use super::quantity::{Flat, Meeting};
 use super::records::{self, CountRecord, SumRecord};
 use super::reducer::{Reducer, start_of};
 use crate::reduce::Summary;
@@ -17,17 +18,18 @@ impl Reducer {
     /// Queues Σ x. `out` has one record.
     ///
     /// Floats are summed in f64, where f16, bf16 and f32 are exact, in a tree: the error is at most (n / 2^20 + 100) · 2^-53 · Σ|x|
-    /// for n elements in any order. Integers are summed exactly.
+    /// for n elements in any order, and with [`ReductionStrategy::Direct`] (n / 2^9 + 100) · 2^-53 · Σ|x|. Integers are summed exactly.
+    /// Of the options the strategy counts; NaNs are counted apart, for whoever reads the record.
     ///
     /// # Errors
     /// [`CudaError::Misaligned`], [`TelemetryError::WrongLength`], or the driver refused.
     pub fn sum_into<T: GpuElement>(
         &mut self,
         x: DeviceSlice<'_, T>,
+        options: &ReductionOptions,
         out: DeviceSliceMut<'_, T::SumRecord>,
     ) -> Result<(), CudaError> {
-        let ahead = self.launch.ahead;
-        self.flat(x, out, "sum", ahead, Settings::new(&ReductionOptions::default()))
+        self.flat(x, out, Flat::Sum, options, Settings::new(options))
     }
 
     /// Queues least and greatest value and where they first occur. `out` has one record.
@@ -37,10 +39,10 @@ impl Reducer {
     pub fn extrema_into<T: GpuElement>(
         &mut self,
         x: DeviceSlice<'_, T>,
+        options: &ReductionOptions,
         out: DeviceSliceMut<'_, T::Extrema>,
     ) -> Result<(), CudaError> {
-        let ahead = self.launch.ahead;
-        self.flat(x, out, "extrema", ahead, Settings::new(&ReductionOptions::default()))
+        self.flat(x, out, Flat::Extrema, options, Settings::new(options))
     }
 
     /// Queues least and greatest value. `out` has one record.
@@ -50,10 +52,10 @@ impl Reducer {
     pub fn bounds_into<T: GpuElement>(
         &mut self,
         x: DeviceSlice<'_, T>,
+        options: &ReductionOptions,
         out: DeviceSliceMut<'_, T::Bounds>,
     ) -> Result<(), CudaError> {
-        let ahead = self.launch.ahead;
-        self.flat(x, out, "bounds", ahead, Settings::new(&ReductionOptions::default()))
+        self.flat(x, out, Flat::Bounds, options, Settings::new(options))
     }
 
     /// Queues sum, sum of squares, extremes and their places, in one read. `out` has one record.
@@ -63,9 +65,10 @@ impl Reducer {
     pub fn summary_into<T: GpuElement>(
         &mut self,
         x: DeviceSlice<'_, T>,
+        options: &ReductionOptions,
         out: DeviceSliceMut<'_, T::Summary>,
     ) -> Result<(), CudaError> {
-        self.flat(x, out, "summary", 4, Settings::new(&ReductionOptions::default()))
+        self.flat(x, out, Flat::Summary, options, Settings::new(options))
     }
 
     /// Queues the number of elements that stand to `threshold` as `comparison` says. `out` has one record.
@@ -77,9 +80,10 @@ impl Reducer {
         x: DeviceSlice<'_, T>,
         comparison: Comparison,
         threshold: T,
+        options: &ReductionOptions,
         out: DeviceSliceMut<'_, CountRecord>,
     ) -> Result<(), CudaError> {
-        let mut settings = Settings::new(&ReductionOptions::default());
+        let mut settings = Settings::new(options);
         match threshold.interval(comparison) {
             Interval::Float(least, most) => (settings.least, settings.most) = (least, most),
             Interval::Whole(least, most) => {
@@ -87,7 +91,7 @@ impl Reducer {
             }
         }
         settings.outside = (comparison == Comparison::NotEqual).into();
-        self.flat(x, out, "count", 4, settings)
+        self.flat(x, out, Flat::Count, options, settings)
     }
 
     /// Queues the statistics of all finite elements. `out` has one record.
@@ -100,8 +104,7 @@ impl Reducer {
         options: &ReductionOptions,
         out: DeviceSliceMut<'_, T::Statistics>,
     ) -> Result<(), CudaError> {
-        hierarchical(options)?;
-        self.flat(x, out, "statistics", 4, Settings::new(options))
+        self.flat(x, out, Flat::Statistics, options, Settings::new(options))
     }
 
     /// Σ x, or `None` for no values (or, with NaNs ignored, nothing but NaNs). Waits.
@@ -113,8 +116,9 @@ impl Reducer {
         x: DeviceSlice<'_, T>,
         options: &ReductionOptions,
     ) -> Result<Option<T::Sum>, CudaError> {
-        hierarchical(options)?;
-        Ok(self.one(|this, out| this.sum_into(x, out))?.and_then(|sum| sum.total(options.nan)))
+        Ok(self
+            .one(|this, out| this.sum_into(x, options, out))?
+            .and_then(|sum| sum.total(options.nan)))
     }
 
     /// All of [`Summary`], or `None` as for [`Reducer::sum`]. Waits.
@@ -126,8 +130,7 @@ impl Reducer {
         x: DeviceSlice<'_, T>,
         options: &ReductionOptions,
     ) -> Result<Option<Summary<T>>, CudaError> {
-        hierarchical(options)?;
-        let record = self.one(|this, out| this.summary_into(x, out))?;
+        let record = self.one(|this, out| this.summary_into(x, options, out))?;
         Ok(record.and_then(|record| records::summary(record.summary(), options.nan)))
     }
 
@@ -154,8 +157,7 @@ impl Reducer {
         x: DeviceSlice<'_, T>,
         options: &ReductionOptions,
     ) -> Result<Option<((T, usize), (T, usize))>, CudaError> {
-        hierarchical(options)?;
-        let record = self.one(|this, out| this.extrema_into(x, out))?;
+        let record = self.one(|this, out| this.extrema_into(x, options, out))?;
         let Some(record) = record.as_ref().map(AsExtrema::extrema) else { return Ok(None) };
         if let (Some(at), Some((nan, _))) = (record.nan_at(options.nan), T::nan()) {
             return Ok(Some(((nan, at), (nan, at))));
@@ -174,8 +176,7 @@ impl Reducer {
         x: DeviceSlice<'_, T>,
         options: &ReductionOptions,
     ) -> Result<Option<(T, T)>, CudaError> {
-        hierarchical(options)?;
-        let record = self.one(|this, out| this.bounds_into(x, out))?;
+        let record = self.one(|this, out| this.bounds_into(x, options, out))?;
         let Some(record) = record.as_ref().map(AsBounds::bounds) else { return Ok(None) };
         if let (true, NanPolicy::Propagate, Some((nan, _))) =
             (record.nans > 0, options.nan, T::nan())
@@ -243,8 +244,10 @@ impl Reducer {
         x: DeviceSlice<'_, T>,
         comparison: Comparison,
         threshold: T,
+        options: &ReductionOptions,
     ) -> Result<u64, CudaError> {
-        let record = self.one(|this, out| this.count_into(x, comparison, threshold, out))?;
+        let record =
+            self.one(|this, out| this.count_into(x, comparison, threshold, options, out))?;
         Ok(record.map_or(0, |count| count.matches))
     }
 
@@ -266,51 +269,63 @@ impl Reducer {
         &mut self,
         queue: impl FnOnce(&mut Self, DeviceSliceMut<'_, R>) -> Result<(), CudaError>,
     ) -> Result<Option<R>, CudaError> {
+        self.may_wait()?;
         let mut out = DeviceBuffer::<R>::unwritten(&self.stream, 1)?;
         queue(self, out.as_mut_slice())?;
         Ok(out.to_vec()?.first().copied())
     }
 
-    fn flat<T: GpuElement, R: DeviceCopy>(
+    pub(super) fn flat<T: GpuElement, R: DeviceCopy>(
         &mut self,
         x: DeviceSlice<'_, T>,
         out: DeviceSliceMut<'_, R>,
-        what: &str,
-        ahead: u32,
+        what: Flat,
+        options: &ReductionOptions,
         settings: Settings,
     ) -> Result<(), CudaError> {
         length("out", out.len(), 1)?;
         let start = start_of("x", &x)?;
         let elements = x.len() as u64;
         let packets = (start.lead + elements).div_ceil(PACKET / size_of::<T>() as u64);
-        let cut = PieceCut::flat(packets);
-        let name = format!("kasmina_flat_{what}_{}_{ahead}", T::NAME);
-        self.pieces(
-            T::FLAT,
-            &name,
-            self.launch.threads,
-            self.launch.blocks,
-            &cut,
-            PieceJob {
-                homes: [x.home(), out.home()],
-                record_bytes: size_of::<R>() as u64,
-                params: PieceParams {
-                    x: start.address,
-                    lead: start.lead,
-                    elements,
-                    segment: elements,
-                    segments: 1,
-                    large: cut.large,
-                    pieces: cut.pieces,
-                    partials: 0,
-                    arrivals: 0,
-                    out: out.address(),
-                    settings,
-                    large_strip: cut.large_strip as u32,
-                    small_strip: cut.small_strip as u32,
-                },
+        let mut cut = PieceCut::flat(packets);
+        let mut meeting = Meeting::Tree { record_bytes: size_of::<R>() as u64 };
+        let mut launch = self.launch.unwrap_or_default();
+        match options.strategy {
+            ReductionStrategy::Hierarchical => launch = self.launch_of::<T>(what, elements, start),
+            ReductionStrategy::Direct => {
+                one_worker("x.len()", elements, MOST_OF_A_BLOCK)?;
+                cut = PieceCut::whole(packets);
+            }
+            // One piece alone meets nobody.
+            ReductionStrategy::Atomic if cut.pieces > 1 => {
+                meeting = Meeting::Cells { words: what.cell_words(T::FLOAT) };
+            }
+            ReductionStrategy::Atomic => {}
+        }
+        if !what.has_eight() {
+            launch.ahead = 4;
+        }
+        let name = match meeting {
+            Meeting::Tree { .. } => {
+                format!("kasmina_flat_{}_{}_{}", what.name(), T::NAME, launch.ahead)
+            }
+            Meeting::Cells { .. } => format!("kasmina_atomic_flat_{}_{}", what.name(), T::NAME),
+        };
+        let job = PieceJob {
+            homes: [x.home(), out.home()],
+            meeting,
+            params: PieceParams {
+                x: start.address,
+                lead: start.lead,
+                elements,
+                segment: elements,
+                segments: 1,
+                out: out.address(),
+                settings,
+                ..cut.params()
             },
-        )
+        };
+        self.pieces(T::FLAT, &name, launch.threads, launch.blocks, job)
     }
 
     /// Queues a kernel that works in pieces; its scratch memory is filled in here.
@@ -320,14 +335,12 @@ impl Reducer {
         name: &str,
         threads: u32,
         most_blocks: u32,
-        cut: &PieceCut,
         job: PieceJob<'_>,
     ) -> Result<(), CudaError> {
-        let PieceJob { homes, record_bytes, mut params } = job;
-        let items = params.segments * cut.pieces;
-        if cut.pieces > 1 {
-            (params.partials, params.arrivals) =
-                self.scratch(items * record_bytes, params.segments)?;
+        let PieceJob { homes, meeting, mut params } = job;
+        let items = params.segments * params.pieces;
+        if params.pieces > 1 {
+            (params.partials, params.arrivals) = self.meeting(meeting, items, params.segments)?;
         }
         // At most 2^31 - 1.
         let config = LaunchConfig::new(items.min(most_blocks.into()) as u32, threads);
@@ -342,17 +355,24 @@ impl Reducer {
 /// What a kernel in pieces works on.
 pub(super) struct PieceJob<'a> {
     pub(super) homes: [&'a kasmina_sys::Stream; 2],
-    pub(super) record_bytes: u64,
+    pub(super) meeting: Meeting,
     pub(super) params: PieceParams,
 }
 
-/// Refuses the strategies that only the CPU has.
-pub(super) fn hierarchical(options: &ReductionOptions) -> Result<(), CudaError> {
-    let needed = ReductionStrategy::Hierarchical;
-    if options.strategy == needed {
+/// Elements that one block takes of a result at most: a warp counts what it sees of them in 32 bits.
+pub(super) const MOST_OF_A_BLOCK: u64 = 1 << 34;
+
+/// Refuses what is too much for the one worker of [`ReductionStrategy::Direct`].
+pub(super) fn one_worker(what: &'static str, elements: u64, most: u64) -> Result<(), CudaError> {
+    if elements <= most {
         return Ok(());
     }
-    Err(CudaError::Strategy { found: options.strategy, needed })
+    let limit = if most == MOST_OF_A_BLOCK {
+        "at most 2^34, or another strategy than Direct,"
+    } else {
+        "less than 2^32 - 16, or another strategy than Direct,"
+    };
+    Err(TelemetryError::OutOfRange { what, value: elements as f64, limit }.into())
 }
 
 pub(super) fn length(what: &'static str, actual: usize, expected: usize) -> Result<(), CudaError> {

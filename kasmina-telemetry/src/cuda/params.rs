@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::cut::PieceCut;
 use crate::{NanPolicy, ReductionOptions};
 
 /// `Settings`.
@@ -91,6 +92,19 @@ pub(super) struct ColumnParams {
     pub(super) settings: Settings,
     pub(super) across: u32,
     pub(super) run: u32,
+}
+
+impl PieceCut {
+    /// A kernel's parameters with this cut, and nothing else yet.
+    pub(super) fn params(&self) -> PieceParams {
+        PieceParams {
+            large: self.large,
+            pieces: self.pieces,
+            large_strip: self.large_strip as u32,
+            small_strip: self.small_strip as u32,
+            ..Zeroable::zeroed()
+        }
+    }
 }
 
 const _: () = assert!(

@@ -6,6 +6,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::element::GpuElement;
+use super::segments::is_no_sum;
+use crate::columns::Extrema;
 use crate::reduce::Summary;
 use crate::{ElementStats, NanPolicy};
 
@@ -53,6 +55,61 @@ impl SumRecord<i128> for IntegerSum {
         (self.numbers > 0).then(|| i128::from(self.high) << 64 | i128::from(self.low))
     }
 }
+
+/// A segment's sum.
+pub trait SegmentSum<S>: Pod + Send + Sync + std::fmt::Debug {
+    /// The sum, or `None` for nothing to sum.
+    fn segment_total(&self) -> Option<S>;
+}
+
+impl SegmentSum<f64> for f64 {
+    fn segment_total(&self) -> Option<f64> {
+        (!is_no_sum(*self)).then_some(*self)
+    }
+}
+
+impl SegmentSum<i128> for IntegerSum {
+    fn segment_total(&self) -> Option<i128> {
+        SumRecord::total(self, NanPolicy::Propagate)
+    }
+}
+
+/// A segment's extremes.
+pub trait SegmentBounds: Pod + Send + Sync + std::fmt::Debug + PartialEq {
+    /// Itself, both NaN where one propagates, or `None` for no numbers.
+    fn found(self, nan: NanPolicy) -> Option<Self>;
+}
+
+impl SegmentBounds for Extrema {
+    fn found(self, _: NanPolicy) -> Option<Self> {
+        // Without numbers the least is +Inf and the greatest −Inf; a NaN, which the kernel puts there, is in no order, and is a result.
+        (self.min <= self.max || self.min.is_nan()).then_some(self)
+    }
+}
+
+impl SegmentBounds for BoundsRecord<f64> {
+    fn found(mut self, nan: NanPolicy) -> Option<Self> {
+        if nan == NanPolicy::Propagate && self.nans > 0 {
+            (self.min, self.max) = (f64::NAN, f64::NAN);
+            return Some(self);
+        }
+        (self.numbers > 0).then_some(self)
+    }
+}
+
+macro_rules! integer_bounds {
+    ($($value:ty),*) => {
+        $(
+            impl SegmentBounds for BoundsRecord<$value> {
+                fn found(self, _: NanPolicy) -> Option<Self> {
+                    (self.numbers > 0).then_some(self)
+                }
+            }
+        )*
+    };
+}
+
+integer_bounds!(i32, u32, i64);
 
 /// Extremes and where they first occur.
 #[repr(C)]

@@ -1,5 +1,6 @@
 //! What queues reductions on a stream, and the scratch memory that it keeps from one to the next.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use kasmina_sys::{
@@ -9,51 +10,30 @@ use kasmina_sys::{
 use super::cut::PACKET;
 use super::engine::Engine;
 use super::error::CudaError;
-
-/// How flat reductions are launched. Results are the same bits for every choice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Launch {
-    /// Threads of a block: 32, 64, 128 or 256.
-    pub threads: u32,
-    /// 16-byte loads that a thread has under way: 4 or 8. Sums and extremes alone have a choice; other reductions take 4.
-    pub ahead: u32,
-    /// The most blocks, at least 1; fewer than pieces of the data make blocks take several each.
-    pub blocks: u32,
-}
-
-impl Default for Launch {
-    fn default() -> Self {
-        Self { threads: 256, ahead: 4, blocks: 0x7fff_ffff }
-    }
-}
-
-impl Launch {
-    pub(super) fn check(&self) -> Result<(), CudaError> {
-        let wrong = |what, value, limit| Err(CudaError::Launch { what, value, limit });
-        if ![32, 64, 128, 256].contains(&self.threads) {
-            return wrong("threads", self.threads, "32, 64, 128 or 256");
-        }
-        if ![4, 8].contains(&self.ahead) {
-            return wrong("ahead", self.ahead, "4 or 8");
-        }
-        if !(1..=0x7fff_ffff).contains(&self.blocks) {
-            return wrong("blocks", self.blocks, "1 to 2^31 - 1");
-        }
-        Ok(())
-    }
-}
+use super::launch::Launch;
+use super::quantity::Meeting;
 
 /// Queues reductions on one stream. Its scratch memory grows with the largest reduction and is reused by the next, which the
 /// stream's order makes safe; use one reducer for each stream.
+///
+/// What the `…_into` forms queue can be captured into a CUDA graph and replayed to the same bits, where the memory of the data and of
+/// the results is at home on the captured stream. Nothing is allocated then: queue the same reduction once before the capture, so that
+/// scratch memory has grown, or it is [`CudaError::GrowsWhileCaptured`]. Replays use the reducer's scratch memory, so it must outlive the
+/// graph, and its other reductions and the graph's launches belong on the one stream.
 #[derive(Debug)]
 pub struct Reducer {
     pub(super) engine: Arc<Engine>,
     pub(super) stream: Stream,
-    pub(super) launch: Launch,
+    /// What the caller said; else what was measured, or the default.
+    pub(super) launch: Option<Launch>,
     partials: Option<DeviceBuffer<u64>>,
     /// Zero between reductions: who uses them puts them back.
     arrivals: Option<DeviceBuffer<u32>>,
     queue: Option<DeviceBuffer<[u64; 2]>>,
+    /// Zero between reductions, too.
+    cells: Option<DeviceBuffer<u64>>,
+    /// What was outgrown: a captured graph may still use it. Together it is smaller than what took its place.
+    outgrown: Vec<Box<dyn Any + Send>>,
 }
 
 /// Where packets are counted from, and the first element after that.
@@ -69,10 +49,12 @@ impl Reducer {
         Self {
             engine: Arc::clone(engine),
             stream: stream.clone(),
-            launch: Launch::default(),
+            launch: None,
             partials: None,
             arrivals: None,
             queue: None,
+            cells: None,
+            outgrown: Vec::new(),
         }
     }
 
@@ -81,31 +63,62 @@ impl Reducer {
         &self.stream
     }
 
-    /// Launches flat reductions in another way from now on.
+    /// Launches flat reductions in this way from now on, whatever was measured.
     ///
     /// # Errors
     /// [`CudaError::Launch`].
     pub fn set_launch(&mut self, launch: Launch) -> Result<(), CudaError> {
         launch.check()?;
-        self.launch = launch;
+        self.launch = Some(launch);
         Ok(())
     }
 
-    /// Addresses of `partials` bytes and of `arrivals` counts, all zero.
+    /// Addresses of `bytes` of partial results and of `arrivals` counts, which are all zero.
     pub(super) fn scratch(&mut self, bytes: u64, arrivals: u64) -> Result<(u64, u64), CudaError> {
         let words = bytes.div_ceil(8) as usize;
+        let Self { stream, partials, outgrown, .. } = self;
         let partials =
-            grown(&mut self.partials, words, |len| DeviceBuffer::unwritten(&self.stream, len))?;
-        let arrivals = grown(&mut self.arrivals, arrivals as usize, |len| {
-            DeviceBuffer::zeroed(&self.stream, len)
-        })?;
-        Ok((partials, arrivals))
+            grown(stream, partials, outgrown, words, |len| DeviceBuffer::unwritten(stream, len))?;
+        Ok((partials, self.arrivals(arrivals)?))
+    }
+
+    fn arrivals(&mut self, count: u64) -> Result<u64, CudaError> {
+        let Self { stream, arrivals, outgrown, .. } = self;
+        grown(stream, arrivals, outgrown, count as usize, |len| DeviceBuffer::zeroed(stream, len))
+    }
+
+    /// Addresses of where `results` results of `parts` parts in all come together, and of their counts of arrivals.
+    pub(super) fn meeting(
+        &mut self,
+        meeting: Meeting,
+        parts: u64,
+        results: u64,
+    ) -> Result<(u64, u64), CudaError> {
+        match meeting {
+            Meeting::Tree { record_bytes } => self.scratch(parts * record_bytes, results),
+            Meeting::Cells { words } => Ok((self.cells(words * results)?, self.arrivals(results)?)),
+        }
+    }
+
+    /// Address of so many words, all zero.
+    pub(super) fn cells(&mut self, words: u64) -> Result<u64, CudaError> {
+        let Self { stream, cells, outgrown, .. } = self;
+        grown(stream, cells, outgrown, words as usize, |len| DeviceBuffer::zeroed(stream, len))
+    }
+
+    /// Refuses to wait for a stream that is being captured, which would spoil the capture.
+    pub(super) fn may_wait(&self) -> Result<(), CudaError> {
+        if self.stream.is_capturing()? {
+            return Err(CudaError::WaitsWhileCaptured);
+        }
+        Ok(())
     }
 
     /// Address of a queue of `entries`, the head first. The head is zero.
     pub(super) fn queue(&mut self, entries: u64) -> Result<u64, CudaError> {
-        let address = grown(&mut self.queue, entries as usize + 1, |len| {
-            DeviceBuffer::unwritten(&self.stream, len)
+        let Self { stream, queue, outgrown, .. } = self;
+        let address = grown(stream, queue, outgrown, entries as usize + 1, |len| {
+            DeviceBuffer::unwritten(stream, len)
         })?;
         // SAFETY: the buffer has at least the head, and everything that uses it is on this stream.
         unsafe { self.stream.fill_raw(address, 0, size_of::<[u64; 2]>()) }?;
@@ -163,20 +176,28 @@ impl Reducer {
     }
 }
 
-/// The address of a buffer with room for `len` elements, a new one where the old one is too small. The old one is freed in the
-/// stream's order, behind what uses it.
+/// The address of a buffer with room for `len` elements, a new one where the old one is too small.
 fn grown<T: DeviceCopy>(
+    stream: &Stream,
     kept: &mut Option<DeviceBuffer<T>>,
+    outgrown: &mut Vec<Box<dyn Any + Send>>,
     len: usize,
     make: impl FnOnce(usize) -> Result<DeviceBuffer<T>, kasmina_sys::Error>,
 ) -> Result<u64, CudaError> {
     if let Some(buffer) = kept.as_ref().filter(|buffer| buffer.len() >= len) {
         return Ok(buffer.address());
     }
-    *kept = None;
+    // Memory of a capture is the graph's: gone before the next reduction, and filled in replays alone.
+    if stream.is_capturing()? {
+        let (needed, have) =
+            (len * size_of::<T>(), kept.as_ref().map_or(0, |kept| kept.len() * size_of::<T>()));
+        return Err(CudaError::GrowsWhileCaptured { needed, have });
+    }
     let buffer = make(len.next_power_of_two().max(64))?;
     let address = buffer.address();
-    *kept = Some(buffer);
+    if let Some(old) = kept.replace(buffer) {
+        outgrown.push(Box::new(old));
+    }
     Ok(address)
 }
 

@@ -1,16 +1,17 @@
 //! Many segments at once: equal ones, and ones between offsets.
 
-use kasmina_sys::{DeviceBuffer, DeviceCopy, DeviceSlice, DeviceSliceMut, LaunchConfig};
+use kasmina_sys::{DeviceBuffer, DeviceCopy, DeviceSlice, DeviceSliceMut, LaunchConfig, Stream};
 
 use super::cut::{Group, PACKET, PieceCut, STRIPS};
-use super::element::GpuFloat;
+use super::element::GpuElement;
 use super::error::CudaError;
-use super::flat::{PieceJob, hierarchical, length};
+use super::flat::{MOST_OF_A_BLOCK, PieceJob, length, one_worker};
 use super::params::{PieceParams, SegmentParams, Settings};
+use super::quantity::{Meeting, Quantity};
+use super::records::{SegmentBounds, SegmentSum};
 use super::reducer::{Reducer, start_of};
-use crate::columns::Extrema;
 use crate::error::nonzero;
-use crate::{ChunkStats, ReductionOptions, TelemetryError};
+use crate::{ReductionOptions, ReductionStrategy, TelemetryError};
 
 /// Bits of what stands for the sum of nothing in device memory: a quiet NaN with a payload that no arithmetic makes.
 pub const NO_SUM_BITS: u64 = 0x7ff8_6b61_736d_696e;
@@ -30,33 +31,10 @@ const MANY: u64 = 4096;
 const LONGEST: u64 = 4096;
 /// Packets of a piece on the queue, at least; `kQueuedStrip` of `kernels/reduce_groups.cuh`.
 const QUEUED: u64 = 512 * STRIPS;
+/// Elements between offsets of which one group can take all: it counts them in 32 bits, and what precedes them in their packet.
+const MOST_OF_A_GROUP: u64 = (1 << 32) - 16;
 /// Blocks that work on the queue, whose length the host does not know.
 const QUEUE_BLOCKS: u64 = 4096;
-
-/// What is reduced, as kernels are named, and the bytes of a partial result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Quantity {
-    Sum,
-    Extrema,
-    Statistics,
-}
-
-impl Quantity {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Sum => "sum",
-            Self::Extrema => "extrema",
-            Self::Statistics => "statistics",
-        }
-    }
-
-    pub(super) fn record_bytes(self) -> u64 {
-        match self {
-            Self::Sum | Self::Extrema => 16,
-            Self::Statistics => 48,
-        }
-    }
-}
 
 /// How segments lie in the data.
 #[derive(Clone, Copy)]
@@ -72,12 +50,12 @@ impl Reducer {
     /// # Errors
     /// [`TelemetryError::Zero`] for empty segments, [`TelemetryError::WrongLength`], [`CudaError::Misaligned`], or the driver
     /// refused.
-    pub fn equal_into<T: GpuFloat>(
+    pub fn equal_into<T: GpuElement>(
         &mut self,
         x: DeviceSlice<'_, T>,
         segment: usize,
         options: &ReductionOptions,
-        out: DeviceSliceMut<'_, ChunkStats>,
+        out: DeviceSliceMut<'_, T::SegmentStatistics>,
     ) -> Result<(), CudaError> {
         self.segments(x, Cuts::Equal(segment), Quantity::Statistics, options, out)
     }
@@ -87,12 +65,12 @@ impl Reducer {
     ///
     /// # Errors
     /// As for [`Reducer::equal_into`].
-    pub fn equal_sums_into<T: GpuFloat>(
+    pub fn equal_sums_into<T: GpuElement>(
         &mut self,
         x: DeviceSlice<'_, T>,
         segment: usize,
         options: &ReductionOptions,
-        out: DeviceSliceMut<'_, f64>,
+        out: DeviceSliceMut<'_, T::SegmentSum>,
     ) -> Result<(), CudaError> {
         self.segments(x, Cuts::Equal(segment), Quantity::Sum, options, out)
     }
@@ -102,12 +80,12 @@ impl Reducer {
     ///
     /// # Errors
     /// As for [`Reducer::equal_into`].
-    pub fn equal_extrema_into<T: GpuFloat>(
+    pub fn equal_extrema_into<T: GpuElement>(
         &mut self,
         x: DeviceSlice<'_, T>,
         segment: usize,
         options: &ReductionOptions,
-        out: DeviceSliceMut<'_, Extrema>,
+        out: DeviceSliceMut<'_, T::SegmentExtrema>,
     ) -> Result<(), CudaError> {
         self.segments(x, Cuts::Equal(segment), Quantity::Extrema, options, out)
     }
@@ -120,12 +98,12 @@ impl Reducer {
     ///
     /// # Errors
     /// [`TelemetryError::WrongLength`], [`CudaError::Misaligned`], or the driver refused.
-    pub fn offsets_into<T: GpuFloat>(
+    pub fn offsets_into<T: GpuElement>(
         &mut self,
         x: DeviceSlice<'_, T>,
         offsets: DeviceSlice<'_, u64>,
         options: &ReductionOptions,
-        out: DeviceSliceMut<'_, ChunkStats>,
+        out: DeviceSliceMut<'_, T::SegmentStatistics>,
     ) -> Result<(), CudaError> {
         self.segments(x, Cuts::Offsets(offsets), Quantity::Statistics, options, out)
     }
@@ -134,12 +112,12 @@ impl Reducer {
     ///
     /// # Errors
     /// As for [`Reducer::offsets_into`].
-    pub fn offset_sums_into<T: GpuFloat>(
+    pub fn offset_sums_into<T: GpuElement>(
         &mut self,
         x: DeviceSlice<'_, T>,
         offsets: DeviceSlice<'_, u64>,
         options: &ReductionOptions,
-        out: DeviceSliceMut<'_, f64>,
+        out: DeviceSliceMut<'_, T::SegmentSum>,
     ) -> Result<(), CudaError> {
         self.segments(x, Cuts::Offsets(offsets), Quantity::Sum, options, out)
     }
@@ -148,12 +126,12 @@ impl Reducer {
     ///
     /// # Errors
     /// As for [`Reducer::offsets_into`].
-    pub fn offset_extrema_into<T: GpuFloat>(
+    pub fn offset_extrema_into<T: GpuElement>(
         &mut self,
         x: DeviceSlice<'_, T>,
         offsets: DeviceSlice<'_, u64>,
         options: &ReductionOptions,
-        out: DeviceSliceMut<'_, Extrema>,
+        out: DeviceSliceMut<'_, T::SegmentExtrema>,
     ) -> Result<(), CudaError> {
         self.segments(x, Cuts::Offsets(offsets), Quantity::Extrema, options, out)
     }
@@ -162,12 +140,12 @@ impl Reducer {
     ///
     /// # Errors
     /// As there, or something queued before failed.
-    pub fn equal<T: GpuFloat>(
+    pub fn equal<T: GpuElement>(
         &mut self,
         x: DeviceSlice<'_, T>,
         segment: usize,
         options: &ReductionOptions,
-    ) -> Result<Vec<ChunkStats>, CudaError> {
+    ) -> Result<Vec<T::SegmentStatistics>, CudaError> {
         let segments = x.len().div_ceil(nonzero("segment", segment)?);
         self.many(segments, |this, out| this.equal_into(x, segment, options, out))
     }
@@ -176,44 +154,44 @@ impl Reducer {
     ///
     /// # Errors
     /// As there, or something queued before failed.
-    pub fn equal_sums<T: GpuFloat>(
+    pub fn equal_sums<T: GpuElement>(
         &mut self,
         x: DeviceSlice<'_, T>,
         segment: usize,
         options: &ReductionOptions,
-    ) -> Result<Vec<Option<f64>>, CudaError> {
+    ) -> Result<Vec<Option<T::Sum>>, CudaError> {
         let segments = x.len().div_ceil(nonzero("segment", segment)?);
         let sums =
             self.many(segments, |this, out| this.equal_sums_into(x, segment, options, out))?;
-        Ok(some_sums(sums))
+        Ok(sums.iter().map(SegmentSum::segment_total).collect())
     }
 
     /// [`Reducer::equal_extrema_into`], and waits; `None` for nothing but ignored NaNs.
     ///
     /// # Errors
     /// As there, or something queued before failed.
-    pub fn equal_extrema<T: GpuFloat>(
+    pub fn equal_extrema<T: GpuElement>(
         &mut self,
         x: DeviceSlice<'_, T>,
         segment: usize,
         options: &ReductionOptions,
-    ) -> Result<Vec<Option<Extrema>>, CudaError> {
+    ) -> Result<Vec<Option<T::SegmentExtrema>>, CudaError> {
         let segments = x.len().div_ceil(nonzero("segment", segment)?);
         let all =
             self.many(segments, |this, out| this.equal_extrema_into(x, segment, options, out))?;
-        Ok(some_extrema(all))
+        Ok(all.into_iter().map(|extrema| extrema.found(options.nan)).collect())
     }
 
     /// [`Reducer::offsets_into`], and waits.
     ///
     /// # Errors
     /// As there, [`TelemetryError::BadOffset`], or something queued before failed.
-    pub fn offsets<T: GpuFloat>(
+    pub fn offsets<T: GpuElement>(
         &mut self,
         x: DeviceSlice<'_, T>,
         offsets: DeviceSlice<'_, u64>,
         options: &ReductionOptions,
-    ) -> Result<Vec<ChunkStats>, CudaError> {
+    ) -> Result<Vec<T::SegmentStatistics>, CudaError> {
         let segments = offsets.len().saturating_sub(1);
         let all = self.many(segments, |this, out| this.offsets_into(x, offsets, options, out))?;
         self.check_offsets(x.len(), offsets)?;
@@ -224,34 +202,34 @@ impl Reducer {
     ///
     /// # Errors
     /// As for [`Reducer::offsets`].
-    pub fn offset_sums<T: GpuFloat>(
+    pub fn offset_sums<T: GpuElement>(
         &mut self,
         x: DeviceSlice<'_, T>,
         offsets: DeviceSlice<'_, u64>,
         options: &ReductionOptions,
-    ) -> Result<Vec<Option<f64>>, CudaError> {
+    ) -> Result<Vec<Option<T::Sum>>, CudaError> {
         let segments = offsets.len().saturating_sub(1);
         let sums =
             self.many(segments, |this, out| this.offset_sums_into(x, offsets, options, out))?;
         self.check_offsets(x.len(), offsets)?;
-        Ok(some_sums(sums))
+        Ok(sums.iter().map(SegmentSum::segment_total).collect())
     }
 
     /// [`Reducer::offset_extrema_into`], and waits; `None` for empty segments and nothing but ignored NaNs.
     ///
     /// # Errors
     /// As for [`Reducer::offsets`].
-    pub fn offset_extrema<T: GpuFloat>(
+    pub fn offset_extrema<T: GpuElement>(
         &mut self,
         x: DeviceSlice<'_, T>,
         offsets: DeviceSlice<'_, u64>,
         options: &ReductionOptions,
-    ) -> Result<Vec<Option<Extrema>>, CudaError> {
+    ) -> Result<Vec<Option<T::SegmentExtrema>>, CudaError> {
         let segments = offsets.len().saturating_sub(1);
         let all =
             self.many(segments, |this, out| this.offset_extrema_into(x, offsets, options, out))?;
         self.check_offsets(x.len(), offsets)?;
-        Ok(some_extrema(all))
+        Ok(all.into_iter().map(|extrema| extrema.found(options.nan)).collect())
     }
 
     /// Queues what writes `count` records, and waits for them.
@@ -260,6 +238,7 @@ impl Reducer {
         count: usize,
         queue: impl FnOnce(&mut Self, DeviceSliceMut<'_, R>) -> Result<(), CudaError>,
     ) -> Result<Vec<R>, CudaError> {
+        self.may_wait()?;
         let mut out = DeviceBuffer::<R>::unwritten(&self.stream, count)?;
         queue(self, out.as_mut_slice())?;
         Ok(out.to_vec()?)
@@ -287,7 +266,7 @@ impl Reducer {
         bad_unless(false, index, value, low, elements)
     }
 
-    fn segments<T: GpuFloat, R: DeviceCopy>(
+    fn segments<T: GpuElement, R: DeviceCopy>(
         &mut self,
         x: DeviceSlice<'_, T>,
         cuts: Cuts<'_>,
@@ -295,7 +274,6 @@ impl Reducer {
         options: &ReductionOptions,
         out: DeviceSliceMut<'_, R>,
     ) -> Result<(), CudaError> {
-        hierarchical(options)?;
         let elements = x.len();
         let (segment, segments) = match cuts {
             Cuts::Equal(segment) => (segment, elements.div_ceil(nonzero("segment", segment)?)),
@@ -331,86 +309,126 @@ impl Reducer {
             settings: Settings { compact: 1, ..Settings::new(options) },
         };
         let image = format!("segments_{}", T::NAME);
-        let names = (quantity.name(), T::NAME);
+        let work = Work { quantity, strategy: options.strategy, image, lanes };
         match cuts {
-            Cuts::Equal(_) => {
-                let plain = start.lead == 0 && params.segment.is_multiple_of(lanes);
-                let longest = params.segment.min(params.elements);
-                let packets = longest.div_ceil(lanes) + u64::from(!plain);
-                if packets > LONGEST || (packets > LONG && params.segments < MANY) {
-                    let job = PieceJob {
-                        homes: [x.home(), out.home()],
-                        record_bytes: quantity.record_bytes(),
-                        params: PieceParams::zeroed_for(&params),
-                    };
-                    let name = format!("kasmina_pieces_{}_{}", names.0, names.1);
-                    let cut = PieceCut::of_many(packets, params.segments);
-                    return self.equal_pieces(&image, &name, &cut, job);
-                }
-                // No segment is put on a queue.
-                params.limit = u64::MAX;
-                let (kind, group) = if plain {
-                    ("plain", Group::of_plain(packets))
-                } else {
-                    ("ragged", Group::of_ragged(packets))
-                };
-                let name = format!("kasmina_{kind}_{}_{}_{}", names.0, names.1, group.name());
-                let config = group_config(&group, params.segments);
-                self.between(&[x.home(), out.home()], |this| {
-                    // SAFETY: data and results are borrowed, their homes joined on both sides, and the struct is the kernel's.
-                    unsafe { this.launch_kernel(&image, &name, &config, params) }
-                })
-            }
+            Cuts::Equal(_) => self.equal_segments::<T>(&work, params, [x.home(), out.home()]),
             Cuts::Offsets(offsets) => {
+                let homes = [x.home(), offsets.home(), out.home()];
                 let start = start_of("offsets", &offsets)?;
                 params.offsets = start.address + start.lead * size_of::<u64>() as u64;
-                let group =
-                    Group::of_ragged(params.elements.div_ceil(params.segments).div_ceil(lanes));
-                params.limit = group.limit(lanes);
-                // A segment on the queue is longer than the limit, and has at most two pieces more than its packets fill.
-                let most =
-                    params.elements / (lanes * QUEUED) + 2 * (params.elements / params.limit);
-                params.segment = most;
-                params.head = self.queue(most)?;
-                params.queue = params.head + PACKET;
-                (params.partials, params.arrivals) =
-                    self.scratch(most * quantity.record_bytes(), most.max(1))?;
-                let name = format!("kasmina_ragged_{}_{}_{}", names.0, names.1, group.name());
-                let config = group_config(&group, params.segments);
-                self.between(&[x.home(), offsets.home(), out.home()], |this| {
-                    // SAFETY: as above; the queue holds as many pieces as there can be, and offsets are checked before they are
-                    // followed.
-                    unsafe { this.launch_kernel(&image, &name, &config, params) }?;
-                    if most == 0 {
-                        return Ok(());
-                    }
-                    let name = format!("kasmina_queued_{}_{}", names.0, names.1);
-                    let config = LaunchConfig::new(most.min(QUEUE_BLOCKS) as u32, THREADS as u32);
-                    // SAFETY: as above; this stream's order puts it behind the kernel that fills the queue.
-                    unsafe { this.launch_kernel(&image, &name, &config, params) }
-                })
+                self.offset_segments::<T>(&work, params, homes)
             }
         }
     }
 
-    fn equal_pieces(
+    fn equal_segments<T: GpuElement>(
         &mut self,
-        image: &str,
-        name: &str,
-        cut: &PieceCut,
-        mut job: PieceJob<'_>,
+        work: &Work,
+        mut params: SegmentParams,
+        homes: [&Stream; 2],
     ) -> Result<(), CudaError> {
-        job.params.large = cut.large;
-        job.params.pieces = cut.pieces;
-        job.params.large_strip = cut.large_strip as u32;
-        job.params.small_strip = cut.small_strip as u32;
-        self.pieces(image, name, THREADS as u32, 0x7fff_ffff, cut, job)
+        let Work { quantity, strategy, ref image, lanes } = *work;
+        let what = quantity.name();
+        let plain = params.lead == 0 && params.segment.is_multiple_of(lanes);
+        let longest = params.segment.min(params.elements);
+        let packets = longest.div_ceil(lanes) + u64::from(!plain);
+        if packets > LONGEST || (packets > LONG && params.segments < MANY) {
+            let mut cut = PieceCut::of_many(packets, params.segments);
+            let mut name = format!("kasmina_pieces_{what}_{}", T::NAME);
+            let mut meeting =
+                Meeting::Tree { record_bytes: quantity.record_bytes(size_of::<T::Value>()) };
+            match strategy {
+                ReductionStrategy::Hierarchical => {}
+                ReductionStrategy::Direct => {
+                    one_worker("segment", longest, MOST_OF_A_BLOCK)?;
+                    cut = PieceCut::whole(packets);
+                }
+                // One piece alone meets nobody.
+                ReductionStrategy::Atomic if cut.pieces > 1 => {
+                    name = format!("kasmina_atomic_pieces_{what}_{}", T::NAME);
+                    meeting = Meeting::Cells { words: quantity.cell_words(T::FLOAT) };
+                }
+                ReductionStrategy::Atomic => {}
+            }
+            let job = PieceJob { homes, meeting, params: PieceParams::of(&params, &cut) };
+            return self.pieces(image, &name, THREADS as u32, 0x7fff_ffff, job);
+        }
+        // No segment is put on a queue.
+        params.limit = u64::MAX;
+        let (kind, group) = if plain {
+            ("plain", Group::of_plain(packets, T::ALL_GROUPS))
+        } else {
+            ("ragged", Group::of_ragged(packets, T::ALL_GROUPS))
+        };
+        let name = format!("kasmina_{kind}_{what}_{}_{}", T::NAME, group.name());
+        let config = group_config(&group, params.segments);
+        self.between(&homes, |this| {
+            // SAFETY: data and results are borrowed, their homes joined on both sides, and the struct is the kernel's.
+            unsafe { this.launch_kernel(image, &name, &config, params) }
+        })
+    }
+
+    fn offset_segments<T: GpuElement>(
+        &mut self,
+        work: &Work,
+        mut params: SegmentParams,
+        homes: [&Stream; 3],
+    ) -> Result<(), CudaError> {
+        let Work { quantity, strategy, ref image, lanes } = *work;
+        let what = quantity.name();
+        let packets = params.elements.div_ceil(params.segments).div_ceil(lanes);
+        let group = Group::of_ragged(packets, T::ALL_GROUPS);
+        let mut most = 0;
+        if strategy == ReductionStrategy::Direct {
+            one_worker("x.len()", params.elements, MOST_OF_A_GROUP)?;
+            params.limit = u64::MAX;
+        } else {
+            params.limit = group.limit(lanes);
+            // A segment on the queue is longer than the limit, and has at most two pieces more than its packets fill.
+            most = params.elements / (lanes * QUEUED) + 2 * (params.elements / params.limit);
+        }
+        params.segment = most;
+        params.head = self.queue(most)?;
+        params.queue = params.head + PACKET;
+        let (queued, meeting) = match strategy {
+            ReductionStrategy::Atomic => {
+                ("folded", Meeting::Cells { words: quantity.cell_words(T::FLOAT) })
+            }
+            _ => {
+                let record_bytes = quantity.record_bytes(size_of::<T::Value>());
+                ("queued", Meeting::Tree { record_bytes })
+            }
+        };
+        (params.partials, params.arrivals) = self.meeting(meeting, most, most.max(1))?;
+        let name = format!("kasmina_ragged_{what}_{}_{}", T::NAME, group.name());
+        let config = group_config(&group, params.segments);
+        self.between(&homes, |this| {
+            // SAFETY: data and results are borrowed, their homes joined on both sides, and the struct is the kernel's; the queue holds as
+            // many pieces as there can be, and offsets are checked before they are followed.
+            unsafe { this.launch_kernel(image, &name, &config, params) }?;
+            if most == 0 {
+                return Ok(());
+            }
+            let name = format!("kasmina_{queued}_{what}_{}", T::NAME);
+            let config = LaunchConfig::new(most.min(QUEUE_BLOCKS) as u32, THREADS as u32);
+            // SAFETY: as above; this stream's order puts it behind the kernel that fills the queue.
+            unsafe { this.launch_kernel(image, &name, &config, params) }
+        })
     }
 }
 
+/// What is done with segments, and by which kernels.
+struct Work {
+    quantity: Quantity,
+    strategy: ReductionStrategy,
+    image: String,
+    /// Elements of a packet.
+    lanes: u64,
+}
+
 impl PieceParams {
-    /// The same data and segments, not cut yet.
-    fn zeroed_for(params: &SegmentParams) -> Self {
+    /// The same data and segments, cut.
+    fn of(params: &SegmentParams, cut: &PieceCut) -> Self {
         Self {
             x: params.x,
             lead: params.lead,
@@ -419,7 +437,7 @@ impl PieceParams {
             segments: params.segments,
             out: params.out,
             settings: params.settings,
-            ..bytemuck::Zeroable::zeroed()
+            ..cut.params()
         }
     }
 }
@@ -437,13 +455,4 @@ fn bad_unless(
     high: usize,
 ) -> Result<(), CudaError> {
     if good { Ok(()) } else { Err(TelemetryError::BadOffset { index, value, low, high }.into()) }
-}
-
-pub(super) fn some_sums(sums: Vec<f64>) -> Vec<Option<f64>> {
-    sums.into_iter().map(|sum| (!is_no_sum(sum)).then_some(sum)).collect()
-}
-
-pub(super) fn some_extrema(all: Vec<Extrema>) -> Vec<Option<Extrema>> {
-    // Without numbers the least is +Inf and the greatest −Inf; a NaN is in no order, and is a result.
-    all.into_iter().map(|x| (x.min <= x.max || x.min.is_nan()).then_some(x)).collect()
 }

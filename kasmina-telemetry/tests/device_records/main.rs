@@ -30,6 +30,7 @@ type MergeStatistics = unsafe extern "C" fn(*mut ChunkStats, *const ChunkStats);
 type StatisticsAbout = unsafe extern "C" fn(f64, f64, f64, u64, f32, f32, *mut ChunkStats);
 type NeutralStatistics = unsafe extern "C" fn(*mut ChunkStats);
 type MergeIntegerSums = unsafe extern "C" fn(*mut [u64; 2], *const [u64; 2]);
+type ExactSum = unsafe extern "C" fn(*const f64, u64) -> f64;
 type MergeExtrema = unsafe extern "C" fn(*mut Extrema, *const Extrema);
 
 /// The functions of `shim.cpp`.
@@ -39,6 +40,7 @@ struct Shim {
     neutral_statistics: NeutralStatistics,
     merge_integer_sums: MergeIntegerSums,
     merge_extrema: MergeExtrema,
+    exact_sum: ExactSum,
 }
 
 fn shim() -> &'static Shim {
@@ -87,6 +89,7 @@ fn compile() -> Result<Shim, String> {
         (find("merge_statistics")?, find("statistics_about")?);
     let neutral_statistics = find("neutral_statistics")?;
     let (merge_integer_sums, merge_extrema) = (find("merge_integer_sums")?, find("merge_extrema")?);
+    let exact_sum = find("exact_sum")?;
     // SAFETY: the types above repeat the declarations of shim.cpp.
     unsafe {
         Ok(Shim {
@@ -97,6 +100,7 @@ fn compile() -> Result<Shim, String> {
             ),
             merge_integer_sums: std::mem::transmute::<Symbol, MergeIntegerSums>(merge_integer_sums),
             merge_extrema: std::mem::transmute::<Symbol, MergeExtrema>(merge_extrema),
+            exact_sum: std::mem::transmute::<Symbol, ExactSum>(exact_sum),
         })
     }
 }
@@ -157,6 +161,71 @@ fn merged(a: &Extrema, b: &Extrema) -> Extrema {
     }
 }
 
+fn exact_sum(values: &[f64]) -> f64 {
+    // SAFETY: so many values, which the shim reads.
+    unsafe { (shim().exact_sum)(values.as_ptr(), values.len() as u64) }
+}
+
+/// Σ of finite doubles rounded once, by arithmetic on whole numbers: each is mantissa · 2^place with the least place of all counted as 0.
+/// `None` where they lie too far apart for 128 bits.
+fn rounded_sum(values: &[f64]) -> Option<f64> {
+    let parts = values.iter().filter(|x| **x != 0.0).map(|x| {
+        let bits = x.to_bits();
+        let biased = (bits >> 52 & 0x7ff) as i32;
+        let fraction = (bits & ((1 << 52) - 1)) as i128;
+        let mantissa = if biased == 0 { fraction } else { fraction | 1 << 52 };
+        (if *x < 0.0 { -mantissa } else { mantissa }, biased.max(1) - 1075)
+    });
+    let least = parts.clone().map(|(_, place)| place).min().unwrap_or(0);
+    let mut sum = 0_i128;
+    for (mantissa, place) in parts {
+        if place - least > 60 {
+            return None;
+        }
+        sum += mantissa << (place - least);
+    }
+    // To nearest even by hand: 64 bits with all that was cut off in the last.
+    let magnitude = sum.unsigned_abs();
+    let cut = (128 - magnitude.leading_zeros()).saturating_sub(64);
+    let sticky = u64::from(magnitude & ((1 << cut) - 1) != 0);
+    let wide = ((magnitude >> cut) as u64 | sticky) as f64;
+    // In two steps, since 2^-1074 alone is a denormal; both are exact where the result is.
+    let exponent = least + cut as i32;
+    let scaled = wide * 2_f64.powi(exponent / 2) * 2_f64.powi(exponent - exponent / 2);
+    Some(if sum < 0 { -scaled } else { scaled })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_exact_sum_is_rounded_once(
+        place in -1020_i32..960,
+        values in proptest::collection::vec((any::<i64>(), 0_i32..8), 0..200),
+    ) {
+        let scale = |(mantissa, shift): &(i64, i32)| {
+            (mantissa >> 12) as f64 * 2_f64.powi(place / 2) * 2_f64.powi(place - place / 2 - shift)
+        };
+        let values: Vec<f64> = values.iter().map(scale).collect();
+        let got = exact_sum(&values);
+        if let Some(want) = rounded_sum(&values) {
+            prop_assert_eq!(got.to_bits(), (want + 0.0).to_bits(), "{:e} instead of {:e}", got, want);
+        }
+        let mut backwards = values;
+        backwards.reverse();
+        prop_assert_eq!(exact_sum(&backwards).to_bits(), got.to_bits());
+    }
+
+    #[test]
+    fn an_exact_sum_loses_nothing_to_what_cancels(x in any::<f64>(), others in proptest::collection::vec(any::<f64>(), 0..40)) {
+        // Whatever the doubles, in whatever order: each with its opposite, and x.
+        let finite: Vec<f64> = others.into_iter().filter(|x| x.is_finite()).collect();
+        let all: Vec<f64> = finite.iter().copied().chain([x]).chain(finite.iter().rev().map(|x| -x)).collect();
+        let got = exact_sum(&all);
+        prop_assert!(got == x || x.is_nan() && got.is_nan(), "{:e} instead of {:e}", got, x);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -211,4 +280,25 @@ fn neutral_statistics_are_the_empty_record() {
     // SAFETY: a record of the type that the shim writes.
     unsafe { (shim().neutral_statistics)(&mut got) };
     assert_eq!(bytemuck::bytes_of(&got), bytemuck::bytes_of(&ChunkStats::EMPTY));
+}
+
+#[test]
+fn exact_sums_at_the_ends_of_what_a_double_holds() {
+    let (tiny, large) = (f64::from_bits(1), f64::MAX);
+    assert_eq!(exact_sum(&[]).to_bits(), 0.0_f64.to_bits());
+    assert_eq!(exact_sum(&[-0.0, -0.0]).to_bits(), 0.0_f64.to_bits());
+    assert_eq!(exact_sum(&[tiny, tiny, -tiny]), tiny);
+    assert_eq!(exact_sum(&[large, large, -large]), large, "in between it is no double");
+    assert_eq!(exact_sum(&[large, large]), f64::INFINITY);
+    assert_eq!(exact_sum(&[-large, -large]), f64::NEG_INFINITY);
+    assert_eq!(exact_sum(&[1.0, tiny]), 1.0);
+    // Half a unit in the last place goes to even, and any more of it up.
+    let half = f64::EPSILON / 2.0;
+    assert_eq!(exact_sum(&[1.0, half]), 1.0);
+    assert_eq!(exact_sum(&[1.0 + f64::EPSILON, half]), 1.0 + 2.0 * f64::EPSILON);
+    assert_eq!(exact_sum(&[1.0, half, tiny]), 1.0 + f64::EPSILON);
+    assert_eq!(exact_sum(&[-1.0, -half, -tiny]), -1.0 - f64::EPSILON);
+    assert_eq!(exact_sum(&[f64::INFINITY, 1.0, -large]), f64::INFINITY);
+    assert!(exact_sum(&[f64::INFINITY, f64::NEG_INFINITY]).is_nan());
+    assert!(exact_sum(&[f64::NAN, f64::INFINITY]).is_nan());
 }

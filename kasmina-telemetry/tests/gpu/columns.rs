@@ -6,12 +6,11 @@ use half::{bf16, f16};
 use kasmina_gpu_test::{Body, Cases, Failed, ensure};
 use kasmina_sys::{Device, DeviceBuffer, Stream};
 use kasmina_telemetry::cuda::{DeviceMatrix, Engine, GpuFloat, Reducer};
-use kasmina_telemetry::{NanPolicy, ReductionOptions};
+use kasmina_telemetry::{NanPolicy, ReductionOptions, ReductionStrategy};
 use proptest::prelude::*;
 
-use crate::oracle::{check_chunk, check_sum};
-use crate::segments::check_extrema;
-use crate::values::{Drawn, Kind, kind, values};
+use crate::oracle::{check_chunk, check_extrema, check_sum};
+use crate::values::{Drawn, Kind, kind, strategy, values};
 
 pub(crate) const TESTS: &[(&str, Body)] =
     &[("column_reductions_match_the_oracle", columns), ("columns_repeat_bit_by_bit", repeat)];
@@ -27,6 +26,7 @@ struct Case {
     kind: Kind,
     seed: u64,
     ignore: bool,
+    strategy: ReductionStrategy,
 }
 
 fn case() -> impl Strategy<Value = Case> {
@@ -38,8 +38,9 @@ fn case() -> impl Strategy<Value = Case> {
         || prop_oneof![3 => Just(0usize), 2 => (1usize..4).prop_map(|n| n * 8), 2 => 1usize..20];
     let chunk =
         prop_oneof![2 => 1usize..70, 2 => (0u32..11).prop_map(|k| 1 << k), 1 => Just(usize::MAX)];
-    (rows, columns, small(), small(), chunk, 0usize..3, kind(), any::<u64>(), any::<bool>())
-        .prop_map(|(rows, columns, padding, offset, chunk, dtype, kind, seed, ignore)| Case {
+    let shape = (rows, columns, small(), small(), chunk);
+    (shape, 0usize..3, kind(), any::<u64>(), any::<bool>(), strategy()).prop_map(
+        |((rows, columns, padding, offset, chunk), dtype, kind, seed, ignore, strategy)| Case {
             rows: rows.min(600_000 / columns),
             columns,
             padding,
@@ -49,7 +50,9 @@ fn case() -> impl Strategy<Value = Case> {
             kind,
             seed,
             ignore,
-        })
+            strategy,
+        },
+    )
 }
 
 fn columns(device: Device) -> Result<(), Failed> {
@@ -66,7 +69,7 @@ fn column_case<T: Drawn + GpuFloat>(engine: &Arc<Engine>, case: &Case) -> Result
     let stream = Stream::new(engine.context())?;
     let mut reducer = Reducer::new(engine, &stream);
     let nan = if case.ignore { NanPolicy::Ignore } else { NanPolicy::Propagate };
-    let options = ReductionOptions { nan, ..Default::default() };
+    let options = ReductionOptions { nan, strategy: case.strategy, ..Default::default() };
     let stride = columns + padding;
     let used = if rows == 0 { 0 } else { (rows - 1) * stride + columns };
     let framed = |seed| {
@@ -89,8 +92,8 @@ fn column_case<T: Drawn + GpuFloat>(engine: &Arc<Engine>, case: &Case) -> Result
     for c in 0..columns {
         let wide: Vec<f64> = column(&left, c).iter().map(|x| x.to_f64()).collect();
         let other = column(&right, c);
-        check_sum(&format!("sum of column {c}"), sums[c], &wide, nan)?;
-        check_extrema(&format!("extremes of column {c}"), extrema[c], &wide, nan)?;
+        check_sum(&format!("sum of column {c}"), sums[c], &wide, &options)?;
+        check_extrema(&format!("extremes of column {c}"), extrema[c], &column(&left, c), nan)?;
         let factors = || wide.iter().zip(other.iter().map(|x| x.to_f64()));
         // Zero times infinity is a NaN of the arithmetic, which shows under either policy.
         let arithmetic = factors().any(|(x, y)| !x.is_nan() && !y.is_nan() && (x * y).is_nan());
@@ -100,7 +103,7 @@ fn column_case<T: Drawn + GpuFloat>(engine: &Arc<Engine>, case: &Case) -> Result
             })?;
         } else {
             let all: Vec<f64> = factors().map(|(x, y)| x * y).collect();
-            check_sum(&format!("products of column {c}"), products[c], &all, nan)?;
+            check_sum(&format!("products of column {c}"), products[c], &all, &options)?;
         }
     }
     ensure(chunks.len() == columns.div_ceil(case.chunk), || format!("{} chunks", chunks.len()))?;
@@ -119,12 +122,14 @@ fn repeat(device: Device) -> Result<(), Failed> {
     let engine = Engine::new(device)?;
     let stream = Stream::new(engine.context())?;
     let mut reducer = Reducer::new(&engine, &stream);
-    let options = ReductionOptions::default();
+    use ReductionStrategy::{Atomic, Direct, Hierarchical};
     let (rows, columns) = (3001, 1024);
     let buffer = DeviceBuffer::from_host(&stream, &values::<f32>(rows * columns, Kind::Offset, 2))?;
     let x = DeviceMatrix::contiguous(buffer.as_slice(), rows, columns)?;
-    let mut first = None;
-    for run in 0..100 {
+    let mut first = [None, None, None];
+    for run in 0..300 {
+        let strategy = [Hierarchical, Atomic, Direct][run % 3];
+        let options = ReductionOptions { strategy, ..Default::default() };
         let sums = reducer.column_sums(&x, &options)?;
         let products = reducer.column_products(&x, &x, &options)?;
         let chunks = reducer.column_chunks(&x, 48, &options)?;
@@ -134,9 +139,11 @@ fn repeat(device: Device) -> Result<(), Failed> {
             .map(|x| x.unwrap_or(-1.0).to_bits())
             .chain(chunks.iter().flat_map(|x| [x.mean.to_bits(), x.m2.to_bits()]))
             .collect();
-        match &first {
-            None => first = Some(bits),
-            Some(first) => ensure(*first == bits, || format!("run {run} differs"))?,
+        match &first[run % 3] {
+            None => first[run % 3] = Some(bits),
+            Some(first) => {
+                ensure(*first == bits, || format!("run {run}, {strategy:?}, differs"))?;
+            }
         }
     }
     Ok(())

@@ -9,8 +9,8 @@ use kasmina_telemetry::cuda::{CudaError, Engine, Launch, Reducer};
 use kasmina_telemetry::{Comparison, NanPolicy, ReductionOptions, ReductionStrategy, reduce};
 use proptest::prelude::*;
 
-use crate::oracle::{Exact, check_statistics, check_sum, near};
-use crate::values::{Drawn, Kind, kind, length, values};
+use crate::oracle::{AnySum, Exact, as_long, check_any_sum, check_statistics, near};
+use crate::values::{Drawn, Kind, kind, length, strategy, values};
 
 pub(crate) const TESTS: &[(&str, Body)] = &[
     ("flat_reductions_match_the_oracle", flat_reductions),
@@ -37,6 +37,7 @@ struct Case {
     seed: u64,
     ignore: bool,
     launch: Launch,
+    strategy: ReductionStrategy,
 }
 
 fn launch() -> impl Strategy<Value = Launch> {
@@ -46,8 +47,9 @@ fn launch() -> impl Strategy<Value = Launch> {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    (length(), 0usize..16, 0usize..7, kind(), any::<u64>(), any::<bool>(), launch()).prop_map(
-        |(n, offset, dtype, kind, seed, ignore, launch)| Case {
+    let data = (length(), 0usize..16, 0usize..7, kind(), any::<u64>());
+    (data, any::<bool>(), launch(), strategy()).prop_map(
+        |((n, offset, dtype, kind, seed), ignore, launch, strategy)| Case {
             n,
             offset,
             dtype,
@@ -55,6 +57,7 @@ fn case() -> impl Strategy<Value = Case> {
             seed,
             ignore,
             launch,
+            strategy,
         },
     )
 }
@@ -72,30 +75,6 @@ fn flat_reductions(device: Device) -> Result<(), Failed> {
     })
 }
 
-/// A sum of either kind.
-trait AnySum: Copy + PartialEq + std::fmt::Debug {
-    fn float(self) -> Option<f64>;
-    fn whole(self) -> Option<i128>;
-}
-
-impl AnySum for f64 {
-    fn float(self) -> Option<f64> {
-        Some(self)
-    }
-    fn whole(self) -> Option<i128> {
-        None
-    }
-}
-
-impl AnySum for i128 {
-    fn float(self) -> Option<f64> {
-        None
-    }
-    fn whole(self) -> Option<i128> {
-        Some(self)
-    }
-}
-
 fn flat_case<T: Drawn<Sum: AnySum>>(engine: &Arc<Engine>, case: &Case) -> Result<(), Failed> {
     let stream = Stream::new(engine.context())?;
     let mut reducer = Reducer::new(engine, &stream);
@@ -109,9 +88,9 @@ fn flat_case<T: Drawn<Sum: AnySum>>(engine: &Arc<Engine>, case: &Case) -> Result
     let buffer = DeviceBuffer::from_host(&stream, &all)?;
     let device = buffer.slice(case.offset..case.offset + case.n)?;
     let nan = if case.ignore { NanPolicy::Ignore } else { NanPolicy::Propagate };
-    let options = ReductionOptions { nan, ..ReductionOptions::default() };
+    let strategy = case.strategy;
+    let options = ReductionOptions { nan, strategy, ..ReductionOptions::default() };
 
-    let wide: Vec<f64> = x.iter().map(|x| x.to_f64()).collect();
     let numbers: Vec<(usize, T)> =
         (0..).zip(x.iter().copied()).filter(|(_, x)| !x.is_nan()).collect();
     let first_nan = x.iter().position(|x| x.is_nan());
@@ -121,14 +100,7 @@ fn flat_case<T: Drawn<Sum: AnySum>>(engine: &Arc<Engine>, case: &Case) -> Result
     let summary = reducer.summary(device, &options)?;
     let extrema = reducer.extrema(device, &options)?;
     for (what, sum) in [("sum", sum), ("sum of the summary", summary.map(|s| s.sum))] {
-        if T::INTEGER {
-            let exact: i128 = x.iter().map(|&x| x.to_sum().whole().unwrap_or_default()).sum();
-            let want = (!x.is_empty()).then_some(exact);
-            let got = sum.and_then(AnySum::whole);
-            ensure(got == want, || format!("{what}: {got:?} instead of {want:?}"))?;
-        } else {
-            check_sum(what, sum.and_then(AnySum::float), &wide, nan)?;
-        }
+        check_any_sum(what, sum, x, &options)?;
     }
 
     // The CPU's twin holds the same promises.
@@ -155,7 +127,7 @@ fn flat_case<T: Drawn<Sum: AnySum>>(engine: &Arc<Engine>, case: &Case) -> Result
                 format!("{} numbers of {}", got.count, numbers.len())
             })?;
             let squares = Exact::of(numbers.iter().map(|(_, x)| x.to_f64() * x.to_f64()));
-            near("squares", got.sum_squares, squares, case.n)?;
+            near("squares", got.sum_squares, squares, as_long(case.n, strategy))?;
             let twin = twin.ok_or("no twin")?;
             ensure((twin.arg_min, twin.arg_max, twin.count) == (low.0, high.0, got.count), || {
                 format!("{twin:?}")
@@ -181,7 +153,7 @@ fn flat_case<T: Drawn<Sum: AnySum>>(engine: &Arc<Engine>, case: &Case) -> Result
 
     let threshold = x.get(case.n / 2).copied().unwrap_or_else(|| T::nearest(0.5));
     for comparison in COMPARISONS {
-        let got = reducer.count(device, comparison, threshold)?;
+        let got = reducer.count(device, comparison, threshold, &options)?;
         let want = x.iter().filter(|&&x| comparison.holds(x, threshold)).count() as u64;
         ensure(got == want, || format!("{comparison:?} {threshold:?}: {got} instead of {want}"))?;
         ensure(reduce::count(x, comparison, threshold) == want, || "count on the host".to_owned())?;
@@ -198,12 +170,16 @@ fn flat_case<T: Drawn<Sum: AnySum>>(engine: &Arc<Engine>, case: &Case) -> Result
 }
 
 /// All results as bits.
-fn fingerprint(reducer: &mut Reducer, x: DeviceSlice<'_, f32>) -> Result<Vec<u64>, Failed> {
-    let options = ReductionOptions::default();
+fn fingerprint(
+    reducer: &mut Reducer,
+    x: DeviceSlice<'_, f32>,
+    strategy: ReductionStrategy,
+) -> Result<Vec<u64>, Failed> {
+    let options = ReductionOptions { strategy, ..Default::default() };
     let summary = reducer.summary(x, &options)?.ok_or("no summary")?;
     let sum = reducer.sum(x, &options)?.ok_or("no sum")?;
     let stats = reducer.statistics(x, &options)?.ok_or("no statistics")?;
-    let count = reducer.count(x, Comparison::Greater, 1e4)?;
+    let count = reducer.count(x, Comparison::Greater, 1e4, &options)?;
     Ok(vec![
         summary.sum.to_bits(),
         summary.sum_squares.to_bits(),
@@ -220,25 +196,29 @@ fn same_bits(device: Device) -> Result<(), Failed> {
     let engine = Engine::new(device)?;
     let stream = Stream::new(engine.context())?;
     let mut reducer = Reducer::new(&engine, &stream);
-    for n in [1000, 20_011, (1 << 22) + 17] {
+    use ReductionStrategy::{Atomic, Direct, Hierarchical};
+    for (n, strategy) in [1000, 20_011, (1 << 22) + 17]
+        .into_iter()
+        .flat_map(|n| [Hierarchical, Atomic, Direct].map(|strategy| (n, strategy)))
+    {
         let x = values::<f32>(n, Kind::Offset, 77);
         let buffer = DeviceBuffer::from_host(&stream, &x)?;
         reducer.set_launch(Launch::default())?;
-        let first = fingerprint(&mut reducer, buffer.as_slice())?;
+        let first = fingerprint(&mut reducer, buffer.as_slice(), strategy)?;
         for run in 1..100 {
-            let again = fingerprint(&mut reducer, buffer.as_slice())?;
+            let again = fingerprint(&mut reducer, buffer.as_slice(), strategy)?;
             ensure(again == first, || {
-                format!("run {run} of {n}: {again:x?} instead of {first:x?}")
+                format!("{strategy:?}, run {run} of {n}: {again:x?} instead of {first:x?}")
             })?;
         }
         for threads in [32, 64, 128, 256] {
             for ahead in [4, 8] {
                 for blocks in [1, 7, 132, 0x7fff_ffff] {
                     reducer.set_launch(Launch { threads, ahead, blocks })?;
-                    let again = fingerprint(&mut reducer, buffer.as_slice())?;
+                    let again = fingerprint(&mut reducer, buffer.as_slice(), strategy)?;
                     ensure(again == first, || {
                         format!(
-                            "{threads} threads, {ahead} ahead, {blocks} blocks, {n}: {again:x?} instead of {first:x?}"
+                            "{strategy:?}, {threads} threads, {ahead} ahead, {blocks} blocks, {n}: {again:x?} instead of {first:x?}"
                         )
                     })?;
                 }
@@ -278,9 +258,6 @@ fn refused(device: Device) -> Result<(), Failed> {
             format!("{refused:?}")
         })?;
     }
-    let atomic = ReductionOptions { strategy: ReductionStrategy::Atomic, ..Default::default() };
-    let refused = reducer.summary(buffer.as_slice(), &atomic);
-    ensure(matches!(refused, Err(CudaError::Strategy { .. })), || format!("{refused:?}"))?;
     for launch in [
         Launch { threads: 96, ..Launch::default() },
         Launch { ahead: 5, ..Launch::default() },
@@ -288,7 +265,8 @@ fn refused(device: Device) -> Result<(), Failed> {
     ] {
         ensure(reducer.set_launch(launch).is_err(), || format!("{launch:?}"))?;
     }
+    let options = ReductionOptions::default();
     let mut out = DeviceBuffer::unwritten(&stream, 2)?;
-    let refused = reducer.sum_into(buffer.as_slice(), out.as_mut_slice());
+    let refused = reducer.sum_into(buffer.as_slice(), &options, out.as_mut_slice());
     ensure(matches!(refused, Err(CudaError::Telemetry(_))), || format!("{refused:?}"))
 }

@@ -28,7 +28,7 @@ fn large(device: Device) -> Result<(), Failed> {
         ensure(got.sum == sum, || format!("{} instead of {sum}", got.sum))?;
         let places = (got.arg_min, got.min, got.arg_max, got.max, got.count);
         ensure(places == (N - 1, -7, (1 << 31) + 1, i32::MAX, N as u64), || format!("{places:?}"))?;
-        let count = reducer.count(x.as_slice(), Comparison::Equal, 3)?;
+        let count = reducer.count(x.as_slice(), Comparison::Equal, 3, &options)?;
         ensure(count == N as u64 - 2, || format!("{count}"))?;
     }
     let mut x = DeviceBuffer::<f16>::unwritten(&stream, N + 1)?;

@@ -1,7 +1,9 @@
 //! The judge: compensated sums in f64, exact ones in i128, two passes for moments, a loop for extremes.
 
 use kasmina_gpu_test::{Failed, ensure};
-use kasmina_telemetry::{ChunkStats, ElementStats, NanPolicy};
+use kasmina_telemetry::columns::Extrema;
+use kasmina_telemetry::cuda::BoundsRecord;
+use kasmina_telemetry::{ChunkStats, ElementStats, NanPolicy, ReductionOptions, ReductionStrategy};
 
 use crate::values::Drawn;
 
@@ -38,6 +40,11 @@ impl Exact {
     }
 }
 
+/// So many elements as `near` would be told of for the bound of this strategy: a direct sum's lanes are 2^12 times as long.
+pub(crate) fn as_long(n: usize, strategy: ReductionStrategy) -> usize {
+    if strategy == ReductionStrategy::Direct { n << 12 } else { n }
+}
+
 /// Whether a sum of `n` elements is within the documented bound.
 pub(crate) fn near(what: &str, got: f64, want: Exact, n: usize) -> Result<(), Failed> {
     let bound = (n as f64 / f64::from(1 << 21) + 64.0) * f64::EPSILON / 2.0 * want.magnitude;
@@ -51,8 +58,9 @@ pub(crate) fn check_sum(
     what: &str,
     got: Option<f64>,
     values: &[f64],
-    nan: NanPolicy,
+    options: &ReductionOptions,
 ) -> Result<(), Failed> {
+    let nan = options.nan;
     let numbers = values.iter().copied().filter(|x| !x.is_nan());
     let damaged = values.iter().any(|x| x.is_nan());
     match got {
@@ -67,7 +75,7 @@ pub(crate) fn check_sum(
             ensure(numbers.clone().next().is_some(), || {
                 format!("{what}: {got} instead of nothing")
             })?;
-            near(what, got, Exact::of(numbers), values.len())
+            near(what, got, Exact::of(numbers), as_long(values.len(), options.strategy))
         }
     }
 }
@@ -113,20 +121,130 @@ pub(crate) fn check_statistics<T: Drawn>(
     })
 }
 
-/// The same for the record of a chunk.
-pub(crate) fn check_chunk<T: Drawn<Value = f32>>(
+/// Statistics of a segment, whatever their type.
+pub(crate) trait Stats<V> {
+    /// The same record, after a look at what only chunks promise.
+    fn checked(&self, what: &str) -> Result<ElementStats<V>, Failed>;
+}
+
+impl Stats<f32> for ChunkStats {
+    fn checked(&self, what: &str) -> Result<ElementStats<f32>, Failed> {
+        let Self { n, dead, nonfinite, mean, m2, min, max } = *self;
+        if n == 0 {
+            ensure((min, max) == (f32::INFINITY, f32::NEG_INFINITY), || {
+                format!("{what}: {self:?}")
+            })?;
+        }
+        let zero_is_positive =
+            min.to_bits() != (-0.0_f32).to_bits() && max.to_bits() != (-0.0_f32).to_bits();
+        ensure(zero_is_positive, || format!("{what}: a zero of {self:?} is negative"))?;
+        Ok(ElementStats { n, dead, nonfinite, mean, m2, min, max })
+    }
+}
+
+impl<V: Copy> Stats<V> for ElementStats<V> {
+    fn checked(&self, _: &str) -> Result<Self, Failed> {
+        Ok(*self)
+    }
+}
+
+/// Statistics of a chunk or a segment.
+pub(crate) fn check_chunk<T: Drawn>(
     what: &str,
-    got: &ChunkStats,
+    got: &impl Stats<T::Value>,
     values: &[T],
     dead_epsilon: f32,
 ) -> Result<(), Failed> {
-    let ChunkStats { n, dead, nonfinite, mean, m2, min, max } = *got;
-    if n == 0 {
-        ensure((min, max) == (f32::INFINITY, f32::NEG_INFINITY), || format!("{what}: {got:?}"))?;
+    check_statistics(what, &got.checked(what)?, values, dead_epsilon)
+}
+
+/// Least and greatest of a segment, whatever their type.
+pub(crate) trait Ends<V> {
+    fn ends(&self) -> (V, V);
+    /// Whether a zero is always +0.
+    const POSITIVE_ZERO: bool;
+}
+
+impl Ends<f32> for Extrema {
+    fn ends(&self) -> (f32, f32) {
+        (self.min, self.max)
     }
-    let zero_is_positive =
-        min.to_bits() != (-0.0_f32).to_bits() && max.to_bits() != (-0.0_f32).to_bits();
-    ensure(zero_is_positive, || format!("{what}: a zero of {got:?} is negative"))?;
-    let stats = ElementStats { n, dead, nonfinite, mean, m2, min, max };
-    check_statistics(what, &stats, values, dead_epsilon)
+    const POSITIVE_ZERO: bool = true;
+}
+
+impl<V: Copy> Ends<V> for BoundsRecord<V> {
+    fn ends(&self) -> (V, V) {
+        (self.min, self.max)
+    }
+    const POSITIVE_ZERO: bool = false;
+}
+
+/// Extremes without places.
+pub(crate) fn check_extrema<T: Drawn, E: Ends<T::Value>>(
+    what: &str,
+    got: Option<E>,
+    values: &[T],
+    nan: NanPolicy,
+) -> Result<(), Failed> {
+    let got = got.map(|x| x.ends()).map(|(a, b)| (T::from_value(a), T::from_value(b)));
+    let numbers = || values.iter().copied().filter(|x| !x.is_nan());
+    let stopped = nan == NanPolicy::Propagate && values.iter().any(|x| x.is_nan());
+    let want = match (stopped, numbers().next()) {
+        (true, _) => {
+            return ensure(got.is_some_and(|(a, b)| a.is_nan() && b.is_nan()), || {
+                format!("{what}: {got:?}")
+            });
+        }
+        (false, None) => None,
+        (false, Some(first)) => Some((
+            numbers().fold(first, |a, b| if b < a { b } else { a }),
+            numbers().fold(first, |a, b| if b > a { b } else { a }),
+        )),
+    };
+    let negative_zero = T::nearest(-0.0).bits();
+    let positive = T::INTEGER
+        || !E::POSITIVE_ZERO
+        || got.is_none_or(|(a, b)| a.bits() != negative_zero && b.bits() != negative_zero);
+    ensure(got == want && positive, || format!("{what}: {got:?} instead of {want:?}"))
+}
+
+/// A sum of either kind.
+pub(crate) trait AnySum: Copy + PartialEq + std::fmt::Debug {
+    fn float(self) -> Option<f64>;
+    fn whole(self) -> Option<i128>;
+}
+
+impl AnySum for f64 {
+    fn float(self) -> Option<f64> {
+        Some(self)
+    }
+    fn whole(self) -> Option<i128> {
+        None
+    }
+}
+
+impl AnySum for i128 {
+    fn float(self) -> Option<f64> {
+        None
+    }
+    fn whole(self) -> Option<i128> {
+        Some(self)
+    }
+}
+
+/// A sum of elements of any type.
+pub(crate) fn check_any_sum<T: Drawn<Sum: AnySum>>(
+    what: &str,
+    got: Option<T::Sum>,
+    values: &[T],
+    options: &ReductionOptions,
+) -> Result<(), Failed> {
+    if T::INTEGER {
+        let exact: i128 = values.iter().map(|&x| x.to_sum().whole().unwrap_or_default()).sum();
+        let want = (!values.is_empty()).then_some(exact);
+        let got = got.and_then(AnySum::whole);
+        return ensure(got == want, || format!("{what}: {got:?} instead of {want:?}"));
+    }
+    let wide: Vec<f64> = values.iter().map(|x| x.to_f64()).collect();
+    check_sum(what, got.and_then(AnySum::float), &wide, options)
 }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use kasmina_gpu_test::{Body, Cases, Failed, ensure};
 use kasmina_sys::{Device, DeviceBuffer, Stream};
-use kasmina_telemetry::columns::Extrema;
-use kasmina_telemetry::cuda::{CudaError, Engine, GpuFloat, Reducer};
-use kasmina_telemetry::{ChunkStats, NanPolicy, ReductionOptions, TelemetryError};
+use kasmina_telemetry::cuda::{CudaError, Engine, Reducer};
+use kasmina_telemetry::{NanPolicy, ReductionOptions, ReductionStrategy, TelemetryError};
 use proptest::prelude::*;
 
-use crate::oracle::{check_chunk, check_sum};
-use crate::values::{Draw, Drawn, Kind, kind, values};
+use crate::oracle::{AnySum, Ends, Stats, check_any_sum, check_chunk, check_extrema};
+use crate::values::{Draw, Drawn, Kind, kind, strategy, values};
 
 pub(crate) const TESTS: &[(&str, Body)] = &[
     ("equal_segments_match_the_oracle", equal),
@@ -30,6 +29,7 @@ struct Case {
     kind: Kind,
     seed: u64,
     ignore: bool,
+    strategy: ReductionStrategy,
 }
 
 fn case() -> impl Strategy<Value = Case> {
@@ -40,8 +40,8 @@ fn case() -> impl Strategy<Value = Case> {
         1 => Just(usize::MAX),
     ];
     let n = prop_oneof![1 => Just(0usize), 2 => 1usize..200, 4 => 200usize..60_000, 2 => 60_000usize..700_000];
-    (n, segment, 0usize..16, 0usize..3, kind(), any::<u64>(), any::<bool>()).prop_map(
-        |(n, segment, offset, dtype, kind, seed, ignore)| Case {
+    (n, segment, 0usize..16, 0usize..7, kind(), any::<u64>(), any::<bool>(), strategy()).prop_map(
+        |(n, segment, offset, dtype, kind, seed, ignore, strategy)| Case {
             n,
             segment,
             offset,
@@ -49,9 +49,13 @@ fn case() -> impl Strategy<Value = Case> {
             kind,
             seed,
             ignore,
+            strategy,
         },
     )
 }
+
+const ALL: [ReductionStrategy; 3] =
+    [ReductionStrategy::Hierarchical, ReductionStrategy::Atomic, ReductionStrategy::Direct];
 
 /// What a case's results are compared with.
 struct Data<T> {
@@ -63,15 +67,17 @@ struct Data<T> {
 
 impl<T: Drawn> Data<T> {
     fn new(case: &Case) -> Self {
-        let mut all = vec![T::nearest(f64::NAN); case.offset];
+        // NaN or a large number in front and behind would show.
+        let poison = T::nearest(if T::INTEGER { 2e6 } else { f64::NAN });
+        let mut all = vec![poison; case.offset];
         all.extend(values::<T>(case.n, case.kind, case.seed));
-        all.extend([T::nearest(f64::NAN); 16]);
+        all.extend([poison; 16]);
         let nan = if case.ignore { NanPolicy::Ignore } else { NanPolicy::Propagate };
         Self {
             all,
             offset: case.offset,
             n: case.n,
-            options: ReductionOptions { nan, ..Default::default() },
+            options: ReductionOptions { nan, strategy: case.strategy, ..Default::default() },
         }
     }
 
@@ -80,56 +86,50 @@ impl<T: Drawn> Data<T> {
     }
 }
 
-fn check<T: Drawn<Value = f32>>(
+fn check<T: SegmentDrawn>(
     at: usize,
     x: &[T],
     options: &ReductionOptions,
-    (stats, sum, extrema): (&ChunkStats, Option<f64>, Option<Extrema>),
+    (stats, sum, extrema): (&T::SegmentStatistics, Option<T::Sum>, Option<T::SegmentExtrema>),
 ) -> Result<(), Failed> {
     let what = format!("segment {at} of {} values", x.len());
     check_chunk(&what, stats, x, options.dead_epsilon)?;
-    let wide: Vec<f64> = x.iter().map(|x| x.to_f64()).collect();
-    check_sum(&what, sum, &wide, options.nan)?;
-    check_extrema(&what, extrema, &wide, options.nan)
+    check_any_sum(&what, sum, x, options)?;
+    check_extrema(&what, extrema, x, options.nan)
 }
 
-/// Extremes without places; a zero is +0.
-pub(crate) fn check_extrema(
-    what: &str,
-    got: Option<Extrema>,
-    values: &[f64],
-    nan: NanPolicy,
-) -> Result<(), Failed> {
-    let numbers = || values.iter().copied().filter(|x| !x.is_nan());
-    let stopped = nan == NanPolicy::Propagate && values.iter().any(|x| x.is_nan());
-    let want = match (stopped, numbers().next()) {
-        (true, _) => {
-            return ensure(got.is_some_and(|x| x.min.is_nan() && x.max.is_nan()), || {
-                format!("{what}: {got:?}")
-            });
-        }
-        (false, None) => None,
-        (false, Some(first)) => {
-            let low = numbers().fold(first, |a, b| if b < a { b } else { a });
-            let high = numbers().fold(first, |a, b| if b > a { b } else { a });
-            Some(((low + 0.0) as f32, (high + 0.0) as f32))
+/// A type whose segments' results can be judged: each of them.
+trait SegmentDrawn:
+    Drawn<Sum: AnySum, SegmentStatistics: Stats<Self::Value>, SegmentExtrema: Ends<Self::Value>>
+{
+}
+
+impl<T> SegmentDrawn for T where
+    T: Drawn<Sum: AnySum, SegmentStatistics: Stats<T::Value>, SegmentExtrema: Ends<T::Value>>
+{
+}
+
+/// Runs a case in its type.
+macro_rules! in_its_type {
+    ($case:ident, $run:ident, $engine:expr) => {
+        match $case.dtype {
+            0 => $run::<f32>($engine, &$case),
+            1 => $run::<f16>($engine, &$case),
+            2 => $run::<bf16>($engine, &$case),
+            3 => $run::<f64>($engine, &$case),
+            4 => $run::<i32>($engine, &$case),
+            5 => $run::<u32>($engine, &$case),
+            _ => $run::<i64>($engine, &$case),
         }
     };
-    let bits = |(low, high): (f32, f32)| (low.to_bits(), high.to_bits());
-    let got = got.map(|x| (x.min, x.max));
-    ensure(got.map(bits) == want.map(bits), || format!("{what}: {got:?} instead of {want:?}"))
 }
 
 fn equal(device: Device) -> Result<(), Failed> {
     let engine = Engine::new(device)?;
-    Cases::from_environment(500)?.check(&case(), |case| match case.dtype {
-        0 => equal_case::<f32>(&engine, &case),
-        1 => equal_case::<f16>(&engine, &case),
-        _ => equal_case::<bf16>(&engine, &case),
-    })
+    Cases::from_environment(900)?.check(&case(), |case| in_its_type!(case, equal_case, &engine))
 }
 
-fn equal_case<T: Drawn + GpuFloat>(engine: &Arc<Engine>, case: &Case) -> Result<(), Failed> {
+fn equal_case<T: SegmentDrawn>(engine: &Arc<Engine>, case: &Case) -> Result<(), Failed> {
     let stream = Stream::new(engine.context())?;
     let mut reducer = Reducer::new(engine, &stream);
     let data = Data::<T>::new(case);
@@ -169,14 +169,10 @@ fn cuts(case: &Case) -> Vec<u64> {
 
 fn offsets(device: Device) -> Result<(), Failed> {
     let engine = Engine::new(device)?;
-    Cases::from_environment(500)?.check(&case(), |case| match case.dtype {
-        0 => offsets_case::<f32>(&engine, &case),
-        1 => offsets_case::<f16>(&engine, &case),
-        _ => offsets_case::<bf16>(&engine, &case),
-    })
+    Cases::from_environment(900)?.check(&case(), |case| in_its_type!(case, offsets_case, &engine))
 }
 
-fn offsets_case<T: Drawn + GpuFloat>(engine: &Arc<Engine>, case: &Case) -> Result<(), Failed> {
+fn offsets_case<T: SegmentDrawn>(engine: &Arc<Engine>, case: &Case) -> Result<(), Failed> {
     let cuts = cuts(case);
     let stream = Stream::new(engine.context())?;
     let mut reducer = Reducer::new(engine, &stream);
@@ -207,13 +203,16 @@ fn skewed(device: Device) -> Result<(), Failed> {
         let mut reducer = Reducer::new(&engine, &stream);
         let buffer = DeviceBuffer::from_host(&stream, &x)?;
         let offsets = DeviceBuffer::from_host(&stream, &cuts)?;
-        let options = ReductionOptions::default();
-        let stats = reducer.offsets(buffer.as_slice(), offsets.as_slice(), &options)?;
-        let sums = reducer.offset_sums(buffer.as_slice(), offsets.as_slice(), &options)?;
-        let extrema = reducer.offset_extrema(buffer.as_slice(), offsets.as_slice(), &options)?;
-        for i in [0, 1, 999, 1000, 1001, 2000] {
-            let x = &x[cuts[i] as usize..cuts[i + 1] as usize];
-            check(i, x, &options, (&stats[i], sums[i], extrema[i]))?;
+        for strategy in ALL {
+            let options = ReductionOptions { strategy, ..Default::default() };
+            let stats = reducer.offsets(buffer.as_slice(), offsets.as_slice(), &options)?;
+            let sums = reducer.offset_sums(buffer.as_slice(), offsets.as_slice(), &options)?;
+            let extrema =
+                reducer.offset_extrema(buffer.as_slice(), offsets.as_slice(), &options)?;
+            for i in [0, 1, 999, 1000, 1001, 2000] {
+                let x = &x[cuts[i] as usize..cuts[i + 1] as usize];
+                check(i, x, &options, (&stats[i], sums[i], extrema[i]))?;
+            }
         }
     }
     Ok(())
@@ -232,9 +231,10 @@ fn repeat(device: Device) -> Result<(), Failed> {
         cuts.push((cuts[cuts.len() - 1] + step as u64).min(n as u64));
     }
     let offsets = DeviceBuffer::from_host(&stream, &cuts)?;
-    let options = ReductionOptions::default();
-    let mut first = None;
-    for run in 0..100 {
+    let mut first = [None, None, None];
+    for run in 0..300 {
+        let strategy = ALL[run % 3];
+        let options = ReductionOptions { strategy, ..Default::default() };
         let mut bits = Vec::new();
         for segment in [7, 64, 100_000] {
             bits.extend(
@@ -252,9 +252,11 @@ fn repeat(device: Device) -> Result<(), Failed> {
         );
         let stats = reducer.offsets(buffer.as_slice(), offsets.as_slice(), &options)?;
         bits.extend(stats.iter().flat_map(|x| [x.mean.to_bits(), x.m2.to_bits()]));
-        match &first {
-            None => first = Some(bits),
-            Some(first) => ensure(*first == bits, || format!("run {run} differs"))?,
+        match &first[run % 3] {
+            None => first[run % 3] = Some(bits),
+            Some(first) => {
+                ensure(*first == bits, || format!("run {run}, {strategy:?}, differs"))?;
+            }
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Random sizes and values for every type.
 
 use half::{bf16, f16};
+use kasmina_telemetry::ReductionStrategy;
 use kasmina_telemetry::cuda::GpuElement;
 use proptest::prelude::*;
 
@@ -49,6 +50,11 @@ pub(crate) enum Kind {
 pub(crate) fn kind() -> impl Strategy<Value = Kind> {
     use Kind::*;
     prop::sample::select(vec![Ordinary, Offset, Wild, Rare, Damaged, Constant, Ties])
+}
+
+pub(crate) fn strategy() -> impl Strategy<Value = ReductionStrategy> {
+    use ReductionStrategy::*;
+    prop::sample::select(vec![Hierarchical, Hierarchical, Atomic, Direct])
 }
 
 /// Lengths at which something begins or ends: packets, warps, strips, pieces.

@@ -161,9 +161,9 @@ const DEFECTS: &[Defect] = &[
     (
         "a cut that leaves work out wins the tuning for it",
         &[(
-            CORE,
+            TELEMETRY,
             LIB,
-            "cuda::tune::search::tests::a_candidate_that_fails_or_is_wrong_is_out_with_its_reason",
+            "tune::search::tests::a_candidate_that_fails_or_is_wrong_is_out_with_its_reason",
         )],
     ),
     (

@@ -114,6 +114,7 @@ fn tunings(path: LoadPath) -> impl Iterator<Item = Tuning> {
 
 #[cfg(test)]
 mod tests {
+    use kasmina_telemetry::tune::Candidate as _;
     use proptest::prelude::*;
 
     use super::super::key::{Pass, Work};

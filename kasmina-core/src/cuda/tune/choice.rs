@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use kasmina_telemetry::tune;
 use kasmina_tma::LoadPath;
 use serde::{Deserialize, Serialize};
 
@@ -15,35 +16,11 @@ pub(in crate::cuda) struct Candidate {
     pub(in crate::cuda) tuning: Tuning,
 }
 
-/// What became of a candidate.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Trial {
-    pub(super) candidate: Candidate,
-    /// The median; `None` where it did not run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) milliseconds: Option<f64>,
-    /// Why it is out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) failed: Option<String>,
-}
-
 /// The best candidate for a key.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Choice {
-    pub(super) candidate: Candidate,
-    /// Its median.
-    pub(super) milliseconds: f64,
-    /// The median of what the tables would have done.
-    pub(super) table_milliseconds: f64,
-    /// Seconds since 1970.
-    pub(super) when: u64,
-    /// Everything that was tried.
-    pub(super) trials: Vec<Trial>,
-}
+pub(super) type Choice = tune::Choice<Candidate>;
 
-impl Candidate {
-    /// Whether the numbers are such that a cut can be made with them at all: what comes from a file is nobody's word.
-    pub(super) fn check(&self) -> Result<(), String> {
+impl tune::Candidate for Candidate {
+    fn check(&self) -> Result<(), String> {
         let Tuning { packets, threads, under_way, stages } = self.tuning;
         let limits = [
             ("packets", packets, 1, WORKERS),
@@ -57,13 +34,6 @@ impl Candidate {
                 Err(format!("{what} are {value}; they must be {least} to {most}"))
             }
         }
-    }
-}
-
-impl Choice {
-    /// How many were tried, and how many of these are out.
-    pub(super) fn counts(&self) -> (usize, usize) {
-        (self.trials.len(), self.trials.iter().filter(|trial| trial.failed.is_some()).count())
     }
 }
 
@@ -94,6 +64,8 @@ mod path_text {
 
 #[cfg(test)]
 mod tests {
+    use kasmina_telemetry::tune::Candidate as _;
+
     use super::*;
 
     #[test]

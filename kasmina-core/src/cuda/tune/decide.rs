@@ -2,15 +2,16 @@
 //! where a launch is refused.
 
 use kasmina_sys::Stream;
+use kasmina_telemetry::tune::Asked;
 use kasmina_tma::{LoadPath, Reason, Selection};
 
+use super::Decision;
 use super::candidates::{fits, possible_paths};
 use super::choice::{Candidate, Choice};
 use super::fallback::{Taken, is_refusal, stepping_down};
 use super::key::{Key, Pass};
 use super::measure::{measure, resources};
 use super::source::{TuneReport, TunedPass, TuningSource, WhyTable};
-use super::tuner::{Asked, Decision};
 use super::variant::Variant;
 use crate::SeedLayout;
 use crate::cuda::columns::Columns;

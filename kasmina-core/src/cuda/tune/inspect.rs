@@ -3,15 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use kasmina_sys::{Device, DeviceInfo};
+use kasmina_telemetry::tune::{Autotune, AutotuneMode, Candidate as _, Identity, cache};
 
-use super::cache::{self, Identity};
-use super::mode::{Autotune, AutotuneMode};
+use super::choice::Candidate;
 use crate::DType;
 use crate::cuda::KERNELS;
 use crate::cuda::variants::{backward_image, forward_image};
-
-/// Where the driver's kernel module tells its release, which says more than the CUDA version that it is for.
-const MODULE_RELEASE: &str = "/sys/module/nvidia/version";
 
 /// What autotuning finds for a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,9 +33,12 @@ pub fn inspect(device: Option<(&Device, &DeviceInfo)>) -> AutotuneReport {
         .collect();
     let mut choices = 0;
     if let (Some(folder), Some((device, info))) = (settings.folder(), device) {
+        let (known, told) = kasmina_telemetry::cuda::choices_on_disk(folder, device, info);
+        choices += known;
+        problems.extend(told);
         for image in images() {
             let Some(identity) = identity(device, info, &image) else { continue };
-            match cache::load(folder, &identity) {
+            match cache::load::<Candidate>(folder, &identity) {
                 Ok(found) => {
                     for (key, choice) in &found {
                         match choice.candidate.check() {
@@ -74,14 +74,5 @@ pub(in crate::cuda) fn identity(
     image: &str,
 ) -> Option<Identity> {
     let fatbin = KERNELS.iter().find(|known| known.name == image)?.fatbin().ok()?;
-    let release = std::fs::read_to_string(MODULE_RELEASE).unwrap_or_default();
-    Some(Identity {
-        device: info.name.clone(),
-        multiprocessors: info.multiprocessors,
-        driver: format!("{} {}", device.driver().version(), release.trim()).trim().to_owned(),
-        image: image.to_owned(),
-        // The sources' hash says nothing of the compiler, the bytes do.
-        kernels: format!("{}-{:08x}", fatbin.source_hash, crc32fast::hash(fatbin.bytes)),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    })
+    Some(Identity::of(device, info, fatbin, env!("CARGO_PKG_VERSION")))
 }

@@ -102,6 +102,16 @@ impl Key {
     }
 }
 
+impl kasmina_telemetry::tune::Key for Key {
+    fn is_tunable(&self) -> bool {
+        self.pass != Pass::Reconstruct
+    }
+
+    fn is_forced(&self) -> bool {
+        self.forced.is_some()
+    }
+}
+
 /// As cache files have it: two keys are equal where their texts are.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

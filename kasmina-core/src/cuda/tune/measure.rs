@@ -6,12 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use half::{bf16, f16};
 use kasmina_sys::{DeviceBuffer, DeviceSlice, Event, Stream};
+use kasmina_telemetry::tune::{Failure, Runner, search};
 
 use super::candidates::{Resources, candidates};
 use super::choice::{Candidate, Choice};
 use super::key::{Key, Pass, Work};
 use super::room::{Room, in_a_row};
-use super::search::{Failure, Runner, search};
 use super::variant::Variant;
 use crate::cuda::backward::BackwardViews;
 use crate::cuda::engine::Engine;
@@ -336,7 +336,7 @@ impl<T: Element + kasmina_sys::DeviceCopy> Bench<T> {
     }
 }
 
-impl<T: Element + kasmina_sys::DeviceCopy> Runner for Bench<T> {
+impl<T: Element + kasmina_sys::DeviceCopy> Runner<Candidate> for Bench<T> {
     fn time(&mut self, candidate: &Candidate, runs: usize) -> Result<Vec<f64>, Failure> {
         for _ in 0..WARM {
             self.time_one(candidate).map_err(failure)?;

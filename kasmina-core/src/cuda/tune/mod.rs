@@ -6,7 +6,6 @@
 //! All candidates give the same outputs bit for bit. Column sums and statistics are added up in the order of the cut, so
 //! their last bits are those of a choice: `KASMINA_AUTOTUNE=off` makes them the same on every machine of a kind.
 
-mod cache;
 mod candidates;
 mod choice;
 mod decide;
@@ -14,22 +13,24 @@ mod fallback;
 mod inspect;
 mod key;
 mod measure;
-mod mode;
 mod room;
-mod search;
 mod source;
-mod tuner;
 mod variant;
 
 pub use inspect::{AutotuneReport, inspect};
-pub use mode::{Autotune, AutotuneMode, ParseModeError};
+pub use kasmina_telemetry::tune::{Autotune, AutotuneMode, ParseModeError};
 pub use source::{TuneReport, TunedPass, TuningSource, WhyTable};
 
 pub(super) use decide::{decide, run, tune_for_report};
 pub(super) use inspect::identity;
 pub(super) use key::{Key, Pass, Work};
-pub(super) use tuner::{Identity, Tuner};
 pub(super) use variant::Variant;
+
+pub(super) use kasmina_telemetry::tune::Identity;
+
+/// What an engine remembers of choices.
+pub(super) type Tuner = kasmina_telemetry::tune::Tuner<Key, choice::Candidate>;
+type Decision = kasmina_telemetry::tune::Decision<choice::Candidate>;
 
 #[doc(hidden)]
 pub use inspect::cache_file;

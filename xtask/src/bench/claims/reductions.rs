@@ -76,9 +76,10 @@ impl Reductions {
         };
         let mut total = DeviceBuffer::<f32>::zeroed(stream, 1)?;
         let mut record = DeviceBuffer::<FloatSum>::zeroed(stream, 1)?;
+        let options = ReductionOptions::default();
         let mut judge = Judge::default();
         self.source.sum(how, self.sets.set(0)?.x, &mut total)?;
-        self.reducer.sum_into(self.sets.set(0)?.x, record.as_mut_slice())?;
+        self.reducer.sum_into(self.sets.set(0)?.x, &options, record.as_mut_slice())?;
         let (found, expected) = (one(&total)?, one(&record)?.sum);
         let all = values::<f32>(MATRICES.rows * MATRICES.hidden);
         let magnitude = all.iter().map(|x| f64::from(x.abs())).sum();
@@ -88,7 +89,7 @@ impl Reductions {
         let off = clock
             .time_by::<Failure>(|turn| Ok(source.sum(how, sets.set(turn)?.x, &mut total)?))?;
         let on = clock.time_by::<Failure>(|turn| {
-            Ok(reducer.sum_into(sets.set(turn)?.x, record.as_mut_slice())?)
+            Ok(reducer.sum_into(sets.set(turn)?.x, &options, record.as_mut_slice())?)
         })?;
         Ok(self.found([(off, 2, name), (on, 1, "Reducer::sum_into")], &judge))
     }

@@ -9,10 +9,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kasmina_sys::{Device, DeviceInfo, Fatbin};
 use serde::{Deserialize, Serialize};
 
-use super::choice::Choice;
-use crate::checkpoint::replace;
+use super::choice::{Candidate, Choice};
+use super::file::replace;
 
 /// Of the file. What a candidate or a key means is part of it.
 const SCHEMA: u32 = 1;
@@ -22,32 +23,37 @@ const MOST_CHOICES: usize = 256;
 const MOST_BYTES: u64 = 16 << 20;
 /// Files of a folder; those that were written longest ago go.
 const MOST_FILES: usize = 64;
+/// Where the driver's kernel module tells its release, which says more than the CUDA version that it is for.
+const MODULE_RELEASE: &str = "/sys/module/nvidia/version";
 /// How long to wait for another process that writes, at most: 100 times.
 const PATIENCE: (u32, Duration) = (100, Duration::from_millis(20));
 
 /// What the choices of a file were measured with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::cuda) struct Identity {
+pub struct Identity {
     /// The device's name.
-    pub(in crate::cuda) device: String,
-    pub(in crate::cuda) multiprocessors: u32,
+    pub device: String,
+    /// Its multiprocessors.
+    pub multiprocessors: u32,
     /// CUDA version and, where it is known, release.
-    pub(in crate::cuda) driver: String,
+    pub driver: String,
     /// The fatbin's name.
-    pub(in crate::cuda) image: String,
+    pub image: String,
     /// Hash over its sources and its bytes.
-    pub(in crate::cuda) kernels: String,
-    /// This crate's version: cuts are made by its code.
-    pub(in crate::cuda) version: String,
+    pub kernels: String,
+    /// The version of the crate that launches them: cuts are made by its code.
+    pub version: String,
 }
 
-pub(super) type Choices = BTreeMap<String, Choice>;
+/// Choices by their keys' texts.
+pub type Choices<C> = BTreeMap<String, Choice<C>>;
 
 #[derive(Serialize, Deserialize)]
-struct Contents {
+#[serde(bound = "C: Candidate")]
+struct Contents<C> {
     schema: u32,
     identity: Identity,
-    choices: Choices,
+    choices: Choices<C>,
 }
 
 /// As much of a file as every schema has.
@@ -58,7 +64,7 @@ struct Header {
 
 /// Why a file is not used, or not written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Problem {
+pub struct Problem {
     path: PathBuf,
     reason: String,
 }
@@ -69,34 +75,54 @@ impl fmt::Display for Problem {
     }
 }
 
-enum Found {
+enum Found<C> {
     Nothing,
-    Choices(Choices),
+    Choices(Choices<C>),
     /// May be replaced.
     Damaged(String),
     /// Is someone else's.
     Foreign(String),
 }
 
+impl Identity {
+    /// Whose choices those of a fatbin are, launched by a crate of `version`.
+    pub fn of(device: &Device, info: &DeviceInfo, fatbin: &Fatbin, version: &str) -> Self {
+        let release = fs::read_to_string(MODULE_RELEASE).unwrap_or_default();
+        Self {
+            device: info.name.clone(),
+            multiprocessors: info.multiprocessors,
+            driver: format!("{} {}", device.driver().version(), release.trim()).trim().to_owned(),
+            image: fatbin.name.to_owned(),
+            // The sources' hash says nothing of the compiler, the bytes do.
+            kernels: format!("{}-{:016x}", fatbin.source_hash, hash(fatbin.bytes)),
+            version: version.to_owned(),
+        }
+    }
+}
+
 /// The file of an identity.
-pub(super) fn file(folder: &Path, identity: &Identity) -> PathBuf {
+pub fn file(folder: &Path, identity: &Identity) -> PathBuf {
     let Identity { device, multiprocessors, driver, image, kernels, version } = identity;
     let all = [device, driver, image, kernels, version].map(String::as_str).join("\n");
-    let hash = format!("{all}\n{multiprocessors}")
-        .bytes()
-        .fold(FNV_OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME));
+    let hash = hash(format!("{all}\n{multiprocessors}").as_bytes());
     // For whoever looks into the folder; what counts is inside.
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     let name: String = device.chars().take(40).map(plain).collect();
     folder.join(format!("{name}-{image}-{hash:016x}.json"))
 }
 
-/// Fowler, Noll and Vo's hash, 64 bits.
-const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+/// Fowler, Noll and Vo's hash (1a), 64 bits.
+fn hash(bytes: &[u8]) -> u64 {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    bytes.iter().fold(OFFSET, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
+}
 
 /// The choices for an identity; none where there is no file.
-pub(super) fn load(folder: &Path, identity: &Identity) -> Result<Choices, Problem> {
+///
+/// # Errors
+/// The file cannot be used.
+pub fn load<C: Candidate>(folder: &Path, identity: &Identity) -> Result<Choices<C>, Problem> {
     let path = file(folder, identity);
     match read(&path, identity) {
         Found::Nothing => Ok(Choices::new()),
@@ -107,10 +133,13 @@ pub(super) fn load(folder: &Path, identity: &Identity) -> Result<Choices, Proble
 
 /// Changes the choices for an identity, with what other processes have written meanwhile. A damaged file is replaced, one of a
 /// later schema is left alone.
-pub(super) fn update(
+///
+/// # Errors
+/// It could not be written.
+pub fn update<C: Candidate>(
     folder: &Path,
     identity: &Identity,
-    change: impl FnOnce(&mut Choices),
+    change: impl FnOnce(&mut Choices<C>),
 ) -> Result<(), Problem> {
     let path = file(folder, identity);
     let problem = |reason: String| Problem { path: path.clone(), reason };
@@ -135,7 +164,7 @@ pub(super) fn update(
     Ok(())
 }
 
-fn read(path: &Path, identity: &Identity) -> Found {
+fn read<C: Candidate>(path: &Path, identity: &Identity) -> Found<C> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Found::Nothing,
@@ -161,7 +190,7 @@ fn read(path: &Path, identity: &Identity) -> Found {
         }
         Ok(_) => {}
     }
-    match serde_json::from_slice::<Contents>(&bytes) {
+    match serde_json::from_slice::<Contents<C>>(&bytes) {
         Err(error) => Found::Damaged(format!("it is damaged: {error}")),
         Ok(contents) if contents.identity != *identity => {
             Found::Damaged("it is of another device, driver or kernel".to_owned())
@@ -201,12 +230,11 @@ fn sweep(folder: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use kasmina_tma::LoadPath;
     use proptest::prelude::*;
 
-    use super::super::choice::{Candidate, Trial};
+    use super::super::choice::Trial;
+    use super::super::testing::Way;
     use super::*;
-    use crate::cuda::geometry::Tuning;
 
     fn identity() -> Identity {
         Identity {
@@ -219,8 +247,8 @@ mod tests {
         }
     }
 
-    fn choice(when: u64) -> Choice {
-        let candidate = Candidate { path: LoadPath::Bulk, tuning: Tuning::BULK };
+    fn choice(when: u64) -> Choice<Way> {
+        let candidate = Way(3);
         let failed = Some("too large".to_owned());
         let trials = vec![
             Trial { candidate, milliseconds: Some(0.1), failed: None },
@@ -240,19 +268,16 @@ mod tests {
         #[test]
         fn what_was_put_comes_back(
             times in (1e-6f64..1e3, 1e-6f64..1e3),
-            tuning in (1u32..300, 1u32..300, 1u32..1 << 20, 2u32..9),
+            way in any::<u32>(),
             when in any::<u64>(),
-            path in prop::sample::select(LoadPath::LADDER.to_vec()),
         ) {
             let folder = tempfile::tempdir().expect("a folder");
-            let (packets, threads, under_way, stages) = tuning;
-            let tuning = Tuning { packets, threads, under_way, stages };
             let mut given = choice(when);
             (given.milliseconds, given.table_milliseconds) = times;
-            given.candidate = Candidate { path, tuning };
+            given.candidate = Way(way);
             update(folder.path(), &identity(), |all| { all.insert("k".to_owned(), given.clone()); })
                 .expect("it is written");
-            let found = load(folder.path(), &identity()).expect("it is read");
+            let found = load::<Way>(folder.path(), &identity()).expect("it is read");
             prop_assert_eq!(found.get("k"), Some(&given));
         }
 
@@ -267,10 +292,10 @@ mod tests {
                 *last ^= flip;
             }
             fs::write(&path, &bytes).expect("it is written");
-            let problem = load(folder.path(), &identity()).expect_err("it is damaged").to_string();
+            let problem = load::<Way>(folder.path(), &identity()).expect_err("it is damaged").to_string();
             prop_assert!(problem.contains("forward_f32"), "{}", problem);
             put(folder.path(), "other", 2).expect("it is replaced");
-            let keys: Vec<_> = load(folder.path(), &identity()).expect("it is read").into_keys().collect();
+            let keys: Vec<_> = load::<Way>(folder.path(), &identity()).expect("it is read").into_keys().collect();
             prop_assert_eq!(keys, ["other"]);
         }
     }
@@ -299,7 +324,7 @@ mod tests {
         put(folder.path(), "k", 1).expect("it is written");
         let other = Identity { multiprocessors: 1, ..identity() };
         fs::copy(file(folder.path(), &identity()), file(folder.path(), &other)).expect("a copy");
-        let problem = load(folder.path(), &other).expect_err("it is another's").to_string();
+        let problem = load::<Way>(folder.path(), &other).expect_err("it is another's").to_string();
         assert!(problem.contains("another device"), "{problem}");
     }
 
@@ -309,7 +334,7 @@ mod tests {
         let path = file(folder.path(), &identity());
         let newer = br#"{"schema": 2, "choices": "in another form"}"#;
         fs::write(&path, newer).expect("it is written");
-        let problem = load(folder.path(), &identity()).expect_err("it is newer").to_string();
+        let problem = load::<Way>(folder.path(), &identity()).expect_err("it is newer").to_string();
         assert!(problem.contains("schema 2"), "{problem}");
         assert!(put(folder.path(), "k", 1).is_err());
         assert_eq!(fs::read(&path).expect("it is there"), newer);
@@ -324,12 +349,12 @@ mod tests {
                 scope.spawn(move || {
                     for i in 0..5 {
                         put(folder, &format!("{writer} {i}"), i).expect("it is written");
-                        load(folder, &identity()).expect("a whole file is there always");
+                        load::<Way>(folder, &identity()).expect("a whole file is there always");
                     }
                 });
             }
         });
-        assert_eq!(load(folder.path(), &identity()).map(|all| all.len()), Ok(40));
+        assert_eq!(load::<Way>(folder.path(), &identity()).map(|all| all.len()), Ok(40));
         let names = fs::read_dir(folder.path()).expect("a folder").count();
         assert_eq!(names, 2, "the file and the lock");
     }
@@ -341,12 +366,12 @@ mod tests {
             all.extend((0..MOST_CHOICES as u64 + 9).map(|i| (format!("{i}"), choice(i))));
         })
         .expect("it is written");
-        let left = load(folder.path(), &identity()).expect("it is read");
+        let left = load::<Way>(folder.path(), &identity()).expect("it is read");
         assert_eq!(left.len(), MOST_CHOICES);
         assert!(!left.contains_key("8") && left.contains_key("9"));
         for i in 0..MOST_FILES + 5 {
             let other = Identity { kernels: format!("{i}"), ..identity() };
-            update(folder.path(), &other, |_| {}).expect("it is written");
+            update::<Way>(folder.path(), &other, |_| {}).expect("it is written");
         }
         let names = fs::read_dir(folder.path()).expect("a folder").count();
         assert_eq!(names, MOST_FILES + 1, "and the lock");
@@ -358,6 +383,6 @@ mod tests {
         let blocked = folder.path().join("file");
         fs::write(&blocked, b"").expect("it is written");
         assert!(put(&blocked.join("below"), "k", 1).is_err());
-        assert_eq!(load(&folder.path().join("none"), &identity()), Ok(Choices::new()));
+        assert_eq!(load::<Way>(&folder.path().join("none"), &identity()), Ok(Choices::new()));
     }
 }

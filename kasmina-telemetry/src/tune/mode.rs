@@ -51,7 +51,7 @@ impl fmt::Display for AutotuneMode {
 /// How an engine tunes, and where it keeps what it found.
 ///
 /// ```
-/// use kasmina_core::cuda::{Autotune, AutotuneMode};
+/// use kasmina_telemetry::tune::{Autotune, AutotuneMode};
 ///
 /// let autotune = Autotune::new(AutotuneMode::Tune).in_folder("/tmp/kasmina-choices");
 /// assert_eq!(autotune.mode(), AutotuneMode::Tune);

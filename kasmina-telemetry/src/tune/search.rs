@@ -17,34 +17,42 @@ const CLOCK: f64 = 0.000_5;
 
 /// Why a candidate is out.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Failure {
-    pub(super) reason: String,
+pub struct Failure {
+    /// Why.
+    pub reason: String,
     /// Whether the device cannot be measured any more.
-    pub(super) fatal: bool,
+    pub fatal: bool,
 }
 
 impl Failure {
-    pub(super) fn of_candidate(reason: impl Into<String>) -> Self {
+    /// One that says nothing of the others.
+    pub fn of_candidate(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), fatal: false }
     }
 }
 
 /// Someone who can run candidates.
-pub(super) trait Runner {
+pub trait Runner<C> {
     /// Milliseconds of each of `runs` runs.
-    fn time(&mut self, candidate: &Candidate, runs: usize) -> Result<Vec<f64>, Failure>;
+    ///
+    /// # Errors
+    /// It does not run.
+    fn time(&mut self, candidate: &C, runs: usize) -> Result<Vec<f64>, Failure>;
 
     /// Whether it gives the results of `reference`.
-    fn verify(&mut self, candidate: &Candidate, reference: &Candidate) -> Result<(), Failure>;
+    ///
+    /// # Errors
+    /// It does not, or does not run.
+    fn verify(&mut self, candidate: &C, reference: &C) -> Result<(), Failure>;
 }
 
-struct Entry {
-    candidate: Candidate,
+struct Entry<C> {
+    candidate: C,
     times: Vec<f64>,
     failed: Option<String>,
 }
 
-impl Entry {
+impl<C> Entry<C> {
     fn median(&self) -> f64 {
         quantile(&self.times, 0.5).unwrap_or(f64::INFINITY)
     }
@@ -68,14 +76,14 @@ impl Entry {
 ///
 /// # Errors
 /// The table's own choice does not run, so that there is nothing to compare with; or the device is lost.
-pub(super) fn search(
-    candidates: &[Candidate],
-    runner: &mut impl Runner,
+pub fn search<C: Candidate>(
+    candidates: &[C],
+    runner: &mut impl Runner<C>,
     when: u64,
-) -> Result<Choice, String> {
-    let mut entries: Vec<Entry> = candidates
+) -> Result<Choice<C>, String> {
+    let mut entries: Vec<Entry<C>> = candidates
         .iter()
-        .map(|&candidate| Entry { candidate, times: Vec::new(), failed: None })
+        .map(|candidate| Entry { candidate: candidate.clone(), times: Vec::new(), failed: None })
         .collect();
     for entry in &mut entries {
         entry.note(runner.time(&entry.candidate, BRIEF))?;
@@ -84,7 +92,7 @@ pub(super) fn search(
     if let Some(reason) = &table.failed {
         return Err(format!("the table's own choice, {}, fails: {reason}", table.candidate));
     }
-    let reference = table.candidate;
+    let reference = table.candidate.clone();
     let mut order: Vec<usize> = (1..entries.len()).collect();
     order.retain(|i| entries[*i].failed.is_none());
     order.sort_by(|a, b| entries[*a].median().total_cmp(&entries[*b].median()));
@@ -121,7 +129,7 @@ pub(super) fn search(
             Err(Failure { reason, .. }) => entries[i].failed = Some(reason),
         }
     }
-    let (candidate, milliseconds) = (entries[winner].candidate, entries[winner].median());
+    let (candidate, milliseconds) = (entries[winner].candidate.clone(), entries[winner].median());
     let trials = entries.into_iter().map(|entry| Trial {
         milliseconds: quantile(&entry.times, 0.5),
         candidate: entry.candidate,
@@ -145,54 +153,43 @@ fn quantile(times: &[f64], share: f64) -> Option<f64> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use kasmina_tma::LoadPath;
-
+mod tests {
+    use super::super::testing::Way;
     use super::*;
-    use crate::cuda::geometry::Tuning;
 
     /// A device that is told what to say.
-    pub(in crate::cuda::tune) struct Fake<T, V>(
-        pub(in crate::cuda::tune) T,
-        pub(in crate::cuda::tune) V,
-    );
+    struct Fake<T, V>(T, V);
 
-    impl<T, V> Runner for Fake<T, V>
+    impl<T, V> Runner<Way> for Fake<T, V>
     where
-        T: FnMut(&Candidate, usize) -> Result<f64, Failure>,
-        V: FnMut(&Candidate) -> Result<(), Failure>,
+        T: FnMut(&Way, usize) -> Result<f64, Failure>,
+        V: FnMut(&Way) -> Result<(), Failure>,
     {
-        fn time(&mut self, candidate: &Candidate, runs: usize) -> Result<Vec<f64>, Failure> {
+        fn time(&mut self, candidate: &Way, runs: usize) -> Result<Vec<f64>, Failure> {
             (0..runs).map(|run| (self.0)(candidate, run)).collect()
         }
 
-        fn verify(&mut self, candidate: &Candidate, _: &Candidate) -> Result<(), Failure> {
+        fn verify(&mut self, candidate: &Way, _: &Way) -> Result<(), Failure> {
             (self.1)(candidate)
         }
     }
 
-    /// Candidates told apart by their packets; the first is the table's.
-    fn some(count: u32) -> Vec<Candidate> {
-        (1..=count)
-            .map(|packets| Candidate {
-                path: LoadPath::Bulk,
-                tuning: Tuning { packets, ..Tuning::BULK },
-            })
-            .collect()
+    /// Ways by their numbers; the first is the table's.
+    fn some(count: u32) -> Vec<Way> {
+        (1..=count).map(Way).collect()
     }
 
-    fn right(_: &Candidate) -> Result<(), Failure> {
+    fn right(_: &Way) -> Result<(), Failure> {
         Ok(())
     }
 
-    fn winner(outcome: &Result<Choice, String>) -> Option<u32> {
-        outcome.as_ref().ok().map(|choice| choice.candidate.tuning.packets)
+    fn winner(outcome: &Result<Choice<Way>, String>) -> Option<u32> {
+        outcome.as_ref().ok().map(|choice| choice.candidate.0)
     }
 
     #[test]
     fn the_fastest_wins_and_every_time_is_kept() {
-        let time =
-            |c: &Candidate, run: usize| Ok(f64::from(20 - c.tuning.packets) + 0.001 * run as f64);
+        let time = |c: &Way, run: usize| Ok(f64::from(20 - c.0) + 0.001 * run as f64);
         let outcome = search(&some(12), &mut Fake(time, right), 77);
         assert_eq!(winner(&outcome), Some(12));
         let choice = outcome.expect("one wins");
@@ -204,28 +201,25 @@ pub(super) mod tests {
     #[test]
     fn what_is_within_noise_stays_the_tables() {
         for (other, expected) in [(0.995, 1), (0.98, 2)] {
-            let time =
-                |c: &Candidate, _: usize| Ok(if c.tuning.packets == 1 { 1.0 } else { other });
+            let time = |c: &Way, _: usize| Ok(if c.0 == 1 { 1.0 } else { other });
             assert_eq!(winner(&search(&some(2), &mut Fake(time, right), 0)), Some(expected));
         }
         // A table's choice that scatters by a fifth is not beaten by a tenth.
-        let time = |c: &Candidate, run: usize| {
-            Ok(if c.tuning.packets == 1 { 0.8 + 0.1 * (run % 5) as f64 } else { 0.9 })
-        };
+        let time =
+            |c: &Way, run: usize| Ok(if c.0 == 1 { 0.8 + 0.1 * (run % 5) as f64 } else { 0.9 });
         assert_eq!(winner(&search(&some(2), &mut Fake(time, right), 0)), Some(1));
         // Nor are three microseconds by what the clock cannot tell.
-        let time =
-            |c: &Candidate, _: usize| Ok(if c.tuning.packets == 1 { 0.003 } else { 0.002_6 });
+        let time = |c: &Way, _: usize| Ok(if c.0 == 1 { 0.003 } else { 0.002_6 });
         assert_eq!(winner(&search(&some(2), &mut Fake(time, right), 0)), Some(1));
     }
 
     #[test]
     fn a_candidate_that_fails_or_is_wrong_is_out_with_its_reason() {
-        let time = |c: &Candidate, _: usize| match c.tuning.packets {
+        let time = |c: &Way, _: usize| match c.0 {
             3 => Err(Failure::of_candidate("too much shared memory")),
             packets => Ok(f64::from(10 - packets)),
         };
-        let verify = |c: &Candidate| match c.tuning.packets {
+        let verify = |c: &Way| match c.0 {
             5 => Err(Failure::of_candidate("wrong by a tail")),
             _ => Ok(()),
         };
@@ -235,16 +229,16 @@ pub(super) mod tests {
         let failed: Vec<_> =
             choice.trials.iter().filter_map(|trial| trial.failed.as_deref()).collect();
         assert_eq!(failed, ["too much shared memory", "wrong by a tail"]);
-        let all_wrong = |_: &Candidate| Err(Failure::of_candidate("wrong"));
+        let all_wrong = |_: &Way| Err(Failure::of_candidate("wrong"));
         assert_eq!(winner(&search(&some(5), &mut Fake(time, all_wrong), 0)), Some(1));
     }
 
     #[test]
     fn a_candidate_that_fails_in_the_second_round_is_out() {
         let mut runs = 0;
-        let time = |c: &Candidate, _: usize| {
-            runs += usize::from(c.tuning.packets == 2);
-            match c.tuning.packets {
+        let time = |c: &Way, _: usize| {
+            runs += usize::from(c.0 == 2);
+            match c.0 {
                 2 if runs > BRIEF + RUNS => Err(Failure::of_candidate("late")),
                 packets => Ok(f64::from(10 - packets)),
             }
@@ -254,20 +248,20 @@ pub(super) mod tests {
 
     #[test]
     fn without_the_tables_own_or_the_device_there_is_no_choice() {
-        let time = |c: &Candidate, _: usize| match c.tuning.packets {
+        let time = |c: &Way, _: usize| match c.0 {
             1 => Err(Failure::of_candidate("refused")),
             _ => Ok(1.0),
         };
         let reason = search(&some(3), &mut Fake(time, right), 0).expect_err("nothing to compare");
         assert!(reason.contains("table's own") && reason.contains("refused"), "{reason}");
-        let time = |c: &Candidate, _: usize| match c.tuning.packets {
+        let time = |c: &Way, _: usize| match c.0 {
             2 => Err(Failure { reason: "the context is lost".to_owned(), fatal: true }),
             _ => Ok(1.0),
         };
         let outcome = search(&some(3), &mut Fake(time, right), 0);
         assert_eq!(outcome, Err("the context is lost".to_owned()));
-        assert!(search(&[], &mut Fake(time, right), 0).is_err());
-        let nan = |_: &Candidate, _: usize| Ok(f64::NAN);
+        assert!(search::<Way>(&[], &mut Fake(time, right), 0).is_err());
+        let nan = |_: &Way, _: usize| Ok(f64::NAN);
         assert!(search(&some(3), &mut Fake(nan, right), 0).is_err());
     }
 }

@@ -5,50 +5,60 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-pub(in crate::cuda) use super::cache::Identity;
-use super::cache::{self, Choices};
-use super::choice::{Candidate, Choice};
-use super::key::{Key, Pass};
+use super::cache::{self, Choices, Identity};
+use super::choice::{Candidate, Choice, Key};
 use super::mode::{Autotune, AutotuneMode};
 use super::source::{TuningSource, WhyTable};
 
 /// How a pass is to run.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::cuda) struct Decision {
+pub struct Decision<C> {
     /// `None`: the table's, on the ladder's rung.
-    pub(in crate::cuda) candidate: Option<Candidate>,
-    pub(in crate::cuda) source: TuningSource,
+    pub candidate: Option<C>,
+    /// Why.
+    pub source: TuningSource,
 }
 
 /// What the tuner knows of a key.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::cuda) enum Asked {
-    Decided(Decision),
+pub enum Asked<C> {
+    /// How it is to run.
+    Decided(Decision<C>),
     /// Nothing, and the mode is to measure it now.
     Measure,
 }
 
-#[derive(Debug, Default)]
-struct State {
+#[derive(Debug)]
+struct State<K, C> {
     /// By fatbin.
-    loaded: HashMap<String, Choices>,
-    decided: HashMap<Key, Decision>,
+    loaded: HashMap<String, Choices<C>>,
+    decided: HashMap<K, Decision<C>>,
     problems: Vec<String>,
     warned: HashSet<String>,
 }
 
 /// The choices of one device.
 #[derive(Debug)]
-pub(in crate::cuda) struct Tuner {
+pub struct Tuner<K, C> {
     settings: Autotune,
-    state: Mutex<State>,
+    state: Mutex<State<K, C>>,
+    /// Takes what went wrong, each text once.
+    told: fn(&str),
     /// Grows whenever something is decided otherwise than before.
     revision: AtomicU64,
 }
 
-impl Tuner {
-    pub(in crate::cuda) fn new(settings: Autotune) -> Self {
-        let tuner = Self { settings, state: Mutex::default(), revision: AtomicU64::new(0) };
+impl<K: Key, C: Candidate> Tuner<K, C> {
+    /// One that knows nothing yet. `told` takes what goes wrong, each text once.
+    pub fn new(settings: Autotune, told: fn(&str)) -> Self {
+        let state = State {
+            loaded: HashMap::new(),
+            decided: HashMap::new(),
+            problems: Vec::new(),
+            warned: HashSet::new(),
+        };
+        let state = Mutex::new(state);
+        let tuner = Self { settings, state, told, revision: AtomicU64::new(0) };
         if let Some(problem) = tuner.settings.problem() {
             let text = format!("{problem}; it counts as load");
             tuner.note(&mut tuner.state.lock(), text);
@@ -57,17 +67,17 @@ impl Tuner {
     }
 
     /// What to do for `key`. `check` says whether a choice from the disk can run here; `identity` names its file.
-    pub(in crate::cuda) fn ask(
+    pub fn ask(
         &self,
-        key: &Key,
+        key: &K,
         identity: impl FnOnce() -> Option<Identity>,
-        check: impl FnOnce(&Candidate) -> Result<(), String>,
-    ) -> Asked {
+        check: impl FnOnce(&C) -> Result<(), String>,
+    ) -> Asked<C> {
         let mut state = self.state.lock();
         if let Some(decision) = state.decided.get(key) {
             return Asked::Decided(decision.clone());
         }
-        if key.pass == Pass::Reconstruct {
+        if !key.is_tunable() {
             return Asked::Decided(table(key, WhyTable::NotTunable));
         }
         if self.settings.mode() == AutotuneMode::Off {
@@ -79,10 +89,10 @@ impl Tuner {
             None => table(key, WhyTable::NotMeasured),
             Some((identity, choice)) => {
                 match choice.candidate.check().and_then(|()| check(&choice.candidate)) {
-                    Ok(()) => Decision {
-                        candidate: Some(choice.candidate),
-                        source: TuningSource::cached(&choice),
-                    },
+                    Ok(()) => {
+                        let source = TuningSource::cached(&choice);
+                        Decision { candidate: Some(choice.candidate), source }
+                    }
                     Err(reason) => {
                         let text = format!("the measured choice for {key} is dropped: {reason}");
                         self.note(&mut state, text);
@@ -95,23 +105,23 @@ impl Tuner {
                 }
             }
         };
-        state.decided.insert(*key, decision.clone());
+        state.decided.insert(key.clone(), decision.clone());
         Asked::Decided(decision)
     }
 
     /// Keeps what was measured, here and on the disk; or that it could not be.
-    pub(super) fn keep(
+    pub fn keep(
         &self,
-        key: &Key,
+        key: &K,
         identity: Option<Identity>,
-        outcome: Result<&Choice, String>,
-    ) -> Decision {
+        outcome: Result<&Choice<C>, String>,
+    ) -> Decision<C> {
         let mut state = self.state.lock();
         let decision = match outcome {
             Ok(choice) => {
                 self.store(&mut state, key, identity, choice);
                 let source = TuningSource::tuned(choice);
-                Decision { candidate: Some(choice.candidate), source }
+                Decision { candidate: Some(choice.candidate.clone()), source }
             }
             Err(reason) => {
                 self.note(&mut state, format!("{key} could not be measured: {reason}"));
@@ -123,11 +133,11 @@ impl Tuner {
     }
 
     /// What should have run was refused and `instead` ran: so it does from now on, and a choice on the disk goes.
-    pub(in crate::cuda) fn fell_back(
+    pub fn fell_back(
         &self,
-        key: &Key,
+        key: &K,
         identity: Option<Identity>,
-        instead: Candidate,
+        instead: C,
         reason: String,
     ) -> TuningSource {
         let mut state = self.state.lock();
@@ -141,31 +151,31 @@ impl Tuner {
         source
     }
 
-    fn decide(&self, state: &mut State, key: &Key, decision: Decision) {
-        let candidate = decision.candidate;
-        let before = state.decided.insert(*key, decision);
+    fn decide(&self, state: &mut State<K, C>, key: &K, decision: Decision<C>) {
+        let candidate = decision.candidate.clone();
+        let before = state.decided.insert(key.clone(), decision);
         if before.is_none_or(|before| before.candidate != candidate) {
             self.revision.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Grows whenever something is decided otherwise than before.
-    pub(in crate::cuda) fn revision(&self) -> u64 {
+    pub fn revision(&self) -> u64 {
         self.revision.load(Ordering::Relaxed)
     }
 
     /// What went wrong with files and choices so far.
-    pub(in crate::cuda) fn problems(&self) -> Vec<String> {
+    pub fn problems(&self) -> Vec<String> {
         self.state.lock().problems.clone()
     }
 
     /// The choice for a key in its file, which is read once.
     fn find(
         &self,
-        state: &mut State,
-        key: &Key,
+        state: &mut State<K, C>,
+        key: &K,
         identity: &Identity,
-    ) -> Option<(Identity, Choice)> {
+    ) -> Option<(Identity, Choice<C>)> {
         let folder = self.settings.folder()?;
         if !state.loaded.contains_key(&identity.image) {
             let choices = cache::load(folder, identity).unwrap_or_else(|problem| {
@@ -178,7 +188,13 @@ impl Tuner {
         Some((identity.clone(), choice.clone()))
     }
 
-    fn store(&self, state: &mut State, key: &Key, identity: Option<Identity>, choice: &Choice) {
+    fn store(
+        &self,
+        state: &mut State<K, C>,
+        key: &K,
+        identity: Option<Identity>,
+        choice: &Choice<C>,
+    ) {
         let (Some(folder), Some(identity)) = (self.settings.folder(), identity) else { return };
         let written = cache::update(folder, &identity, |all| {
             all.insert(key.to_string(), choice.clone());
@@ -188,7 +204,7 @@ impl Tuner {
         }
     }
 
-    fn forget(&self, state: &mut State, key: &Key, identity: &Identity) {
+    fn forget(&self, state: &mut State<K, C>, key: &K, identity: &Identity) {
         let key = key.to_string();
         let known = state.loaded.get_mut(&identity.image).and_then(|all| all.remove(&key));
         let Some(folder) = self.settings.folder().filter(|_| known.is_some()) else { return };
@@ -203,21 +219,21 @@ impl Tuner {
         }
     }
 
-    /// Logs once what has not been said before.
-    fn note(&self, state: &mut State, text: String) {
+    /// Tells once what has not been said before.
+    fn note(&self, state: &mut State<K, C>, text: String) {
         /// Beyond so many nobody reads on.
         const MOST: usize = 100;
         if state.warned.len() < MOST && state.warned.insert(text.clone()) {
-            tracing::warn!("autotuning: {text}");
+            (self.told)(&text);
             state.problems.push(text);
         }
     }
 }
 
-fn table(key: &Key, because: WhyTable) -> Decision {
-    let source = match key.forced {
-        Some(_) if matches!(because, WhyTable::Off | WhyTable::NotMeasured) => TuningSource::Forced,
-        _ => TuningSource::Table { because },
+fn table<C>(key: &impl Key, because: WhyTable) -> Decision<C> {
+    let source = match because {
+        WhyTable::Off | WhyTable::NotMeasured if key.is_forced() => TuningSource::Forced,
+        because => TuningSource::Table { because },
     };
     Decision { candidate: None, source }
 }
@@ -226,18 +242,11 @@ fn table(key: &Key, because: WhyTable) -> Decision {
 mod tests {
     use std::path::Path;
 
-    use kasmina_tma::LoadPath;
-
-    use super::super::key::Work;
+    use super::super::testing::{Kernel, Way, choice};
     use super::*;
-    use crate::cuda::geometry::Tuning;
-    use crate::cuda::variants::Counting;
-    use crate::{DType, SeedLayout};
 
-    fn key(forced: Option<LoadPath>) -> Key {
-        let layout = SeedLayout::new(64, 8).expect("a layout");
-        let what = (Counting::Packet, Work::Copy);
-        Key::new(Pass::Forward, DType::F32, what, layout, &[], (LoadPath::TensorMap, forced))
+    fn key(forced: bool) -> Kernel {
+        Kernel { forced, tunable: true }
     }
 
     fn identity() -> Option<Identity> {
@@ -252,20 +261,15 @@ mod tests {
         })
     }
 
-    fn choice(tuning: Tuning) -> Choice {
-        let candidate = Candidate { path: LoadPath::Bulk, tuning };
-        Choice { candidate, milliseconds: 1.0, table_milliseconds: 2.0, when: 0, trials: vec![] }
+    fn tuner(mode: AutotuneMode, folder: &Path) -> Tuner<Kernel, Way> {
+        Tuner::new(Autotune::new(mode).in_folder(folder), |_| {})
     }
 
-    fn tuner(mode: AutotuneMode, folder: &Path) -> Tuner {
-        Tuner::new(Autotune::new(mode).in_folder(folder))
+    fn ask(tuner: &Tuner<Kernel, Way>) -> Asked<Way> {
+        tuner.ask(&key(false), identity, |_| Ok(()))
     }
 
-    fn ask(tuner: &Tuner) -> Asked {
-        tuner.ask(&key(None), identity, |_| Ok(()))
-    }
-
-    fn source(asked: Asked) -> TuningSource {
+    fn source(asked: Asked<Way>) -> TuningSource {
         match asked {
             Asked::Decided(decision) => decision.source,
             Asked::Measure => panic!("it was to be decided"),
@@ -280,7 +284,7 @@ mod tests {
         let nothing = TuningSource::Table { because: WhyTable::NotMeasured };
         assert_eq!(source(ask(&of(AutotuneMode::Load))), nothing);
         let first = of(AutotuneMode::Tune);
-        let kept = first.keep(&key(None), identity(), Ok(&choice(Tuning::BULK)));
+        let kept = first.keep(&key(false), identity(), Ok(&choice(7)));
         assert_eq!(ask(&first), Asked::Decided(kept.clone()));
         assert!(matches!(kept.source, TuningSource::Tuned { .. }));
         // Another process.
@@ -290,7 +294,7 @@ mod tests {
         assert!(matches!(decision.source, TuningSource::Cached { .. }));
         let off = TuningSource::Table { because: WhyTable::Off };
         assert_eq!(source(ask(&of(AutotuneMode::Off))), off);
-        let forced = of(AutotuneMode::Off).ask(&key(Some(LoadPath::Bulk)), identity, |_| Ok(()));
+        let forced = of(AutotuneMode::Off).ask(&key(true), identity, |_| Ok(()));
         assert_eq!(source(forced), TuningSource::Forced);
     }
 
@@ -298,19 +302,19 @@ mod tests {
     fn an_impossible_choice_is_dropped_told_and_removed() {
         let folder = tempfile::tempdir().expect("a folder");
         let of = |mode| tuner(mode, folder.path());
-        let poison = choice(Tuning { stages: 1_000_000, ..Tuning::BULK });
-        of(AutotuneMode::Tune).keep(&key(None), identity(), Ok(&poison));
+        let poison = choice(1_000_000);
+        of(AutotuneMode::Tune).keep(&key(false), identity(), Ok(&poison));
         let loads = of(AutotuneMode::Load);
         let dropped = source(ask(&loads));
-        assert!(dropped.to_string().contains("stages are 1000000"), "{dropped}");
-        assert!(loads.problems()[0].contains("stages are 1000000"));
+        assert!(dropped.to_string().contains("ways are 1000000"), "{dropped}");
+        assert!(loads.problems()[0].contains("ways are 1000000"));
         assert_eq!(source(ask(&loads)), dropped, "also the second time");
         assert_eq!(loads.problems().len(), 1, "told once");
         assert_eq!(ask(&of(AutotuneMode::Tune)), Asked::Measure, "it is gone");
         // One that is possible as such and not here.
-        of(AutotuneMode::Tune).keep(&key(None), identity(), Ok(&choice(Tuning::BULK)));
-        let no = |_: &Candidate| Err("no bulk copies here".to_owned());
-        let asked = of(AutotuneMode::Load).ask(&key(None), identity, no);
+        of(AutotuneMode::Tune).keep(&key(false), identity(), Ok(&choice(7)));
+        let no = |_: &Way| Err("no bulk copies here".to_owned());
+        let asked = of(AutotuneMode::Load).ask(&key(false), identity, no);
         assert!(source(asked).to_string().contains("no bulk copies here"));
     }
 
@@ -318,11 +322,11 @@ mod tests {
     fn what_was_refused_is_not_tried_again_here_or_by_the_next_process() {
         let folder = tempfile::tempdir().expect("a folder");
         let of = |mode| tuner(mode, folder.path());
-        of(AutotuneMode::Tune).keep(&key(None), identity(), Ok(&choice(Tuning::BULK)));
+        of(AutotuneMode::Tune).keep(&key(false), identity(), Ok(&choice(7)));
         let loads = of(AutotuneMode::Load);
         assert!(matches!(source(ask(&loads)), TuningSource::Cached { .. }));
-        let instead = Candidate { path: LoadPath::CpAsync, tuning: Tuning::PLAIN };
-        let told = loads.fell_back(&key(None), identity(), instead, "it was refused".to_owned());
+        let instead = Way(5);
+        let told = loads.fell_back(&key(false), identity(), instead, "it was refused".to_owned());
         assert_eq!(told, TuningSource::FellBack { reason: "it was refused".to_owned() });
         let decision = Decision { candidate: Some(instead), source: told };
         assert_eq!(ask(&loads), Asked::Decided(decision));
@@ -333,7 +337,7 @@ mod tests {
     fn a_measurement_that_failed_is_told_and_not_repeated() {
         let folder = tempfile::tempdir().expect("a folder");
         let tunes = tuner(AutotuneMode::Tune, folder.path());
-        tunes.keep(&key(None), identity(), Err("no memory".to_owned()));
+        tunes.keep(&key(false), identity(), Err("no memory".to_owned()));
         assert!(source(ask(&tunes)).to_string().contains("no memory"));
         assert!(tunes.problems()[0].contains("no memory"));
     }
