@@ -78,15 +78,7 @@ public:
             scratch = resident::merge_records_place<GradientStats>();
 #endif
             if (active) {
-#pragma unroll
-                for (uint32_t u = 0; u < kUnits; ++u) {
-                    GradientStats& record = scratch[thread * kUnits + u];
-                    if (has_rest_) {
-                        finish_into(&record, running_[u], rest.of[u]);
-                    } else {
-                        finish_into(&record, running_[u]);
-                    }
-                }
+                put_records<false>(scratch + thread * kUnits, rest);
             }
 #if defined(KASMINA_RESIDENT)
             resident::post_merge({resident::MergeKind::Gradients, kUnitColumns, p.geometry.chunk, p.geometry.tile_columns, task.span, lanes, 0,
@@ -98,6 +90,25 @@ public:
 #endif
         }
     }
+
+    // What was counted, to this thread's kUnits records. kInline: for whoever does it often.
+    template <bool kInline>
+    __device__ __forceinline__ void put_records(GradientStats* own, const Rest& rest) const
+    {
+#pragma unroll
+        for (uint32_t u = 0; u < kUnits; ++u) {
+            if (has_rest_) {
+                finish_into(own + u, running_[u], rest.of[u]);
+            } else if constexpr (kInline) {
+                own[u] = running_[u].finish();
+            } else {
+                finish_into(own + u, running_[u]);
+            }
+        }
+    }
+
+    // Whether something went to the `rest` that `count` was given.
+    __device__ __forceinline__ bool has_rest() const { return has_rest_; }
 
 private:
     // 16-bit values of one seed have their greatest magnitude found in pairs.

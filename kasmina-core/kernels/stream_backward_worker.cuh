@@ -132,16 +132,22 @@ public:
         }
     }
 
-    // The block's column sums, where the tile has any. All threads that work; the slots are free when all of them are back.
-    __device__ __forceinline__ void finish(const BackwardParams& p, const TileTask& task) const
+    // Adds the gradients that did not fit. Called by whole warps, once.
+    __device__ __forceinline__ void report_saturated(unsigned long long* to) const
     {
         if constexpr (sizeof(T) == 2) {
             // An integer sum does not depend on the order.
             const uint32_t sum = __reduce_add_sync(0xffffffffu, saturated_);
             if (sum != 0 && threadIdx.x % 32 == 0) {
-                atomicAdd(p.saturated, static_cast<unsigned long long>(sum));
+                atomicAdd(to, static_cast<unsigned long long>(sum));
             }
         }
+    }
+
+    // The block's column sums, where the tile has any. All threads that work; the slots are free when all of them are back.
+    __device__ __forceinline__ void finish(const BackwardParams& p, const TileTask& task) const
+    {
+        report_saturated(p.saturated);
         if (!task.has_sums) {
             return;
         }

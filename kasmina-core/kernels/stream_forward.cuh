@@ -54,11 +54,11 @@ __device__ __forceinline__ Worker make_worker(const ForwardParams& p, const Plac
 {
     using Plan = typename Worker::Plan;
     if constexpr (kMode == Mode::Copy) {
-        return Worker(p, Bounds{}, Plan::nothing());
+        return Worker(p.dead_epsilon, Bounds{}, Plan::nothing());
     } else {
         // All loads before anything waits for one.
         const Plan plan = Plan::load(p.flags, p.programs, place.first, place.columns, p.geometry.columns);
-        return Worker(p, load_bounds(p.bounds), plan);
+        return Worker(p.dead_epsilon, load_bounds(p.bounds), plan);
     }
 }
 
@@ -74,7 +74,7 @@ __device__ __forceinline__ Worker make_worker(const ForwardParams& p, const Plac
         return make_worker<Worker, kMode>(p, place);
     }
     const Bounds bounds = load_bounds(p.bounds);
-    return Worker(p, bounds, Plan::load_together(p.flags, p.programs, span, place.first - span.first, place.columns, scratch));
+    return Worker(p.dead_epsilon, bounds, Plan::load_together(p.flags, p.programs, span, place.first - span.first, place.columns, scratch));
 }
 
 // Stages in shared memory go round: the loading warp fills one, the workers read it and, where a column has a program,
@@ -235,7 +235,7 @@ __device__ __forceinline__ void forward_bulk(const tma::TensorMap* x_map, const 
             at.advance(g.stages);
         }
         worker.flush(p, tile, group, place.active, scratch, rest);
-        worker.report_saturated(p);
+        worker.report_saturated(p.saturated);
     }
 }
 
@@ -301,7 +301,7 @@ __device__ __forceinline__ void forward_direct(const ForwardParams& p, uint32_t 
     }
     __syncthreads();
     worker.flush(p, tile, group, place.active, reinterpret_cast<ChunkStats*>(shared), rest);
-    worker.report_saturated(p);
+    worker.report_saturated(p.saturated);
 }
 
 // 16-byte asynchronous copies into shared memory, each thread for itself: it waits for its own copies only, so there is no
@@ -385,7 +385,7 @@ __device__ __forceinline__ void forward_async(const ForwardParams& p, uint32_t n
     }
     block_barrier();
     worker.flush(p, tile, group, place.active, reinterpret_cast<ChunkStats*>(shared), rest);
-    worker.report_saturated(p);
+    worker.report_saturated(p.saturated);
 }
 
 }  // namespace kasmina::stream

@@ -44,29 +44,58 @@ public:
 
     using Plan = PacketPlan<kLanes>;
 
+    // What a worker makes of a plan: the same for all rows and for whoever has the packet.
+    struct alignas(16) Prepared {
+        ColumnProgram programs[kLanes];
+        float allowed;      // the greatest magnitude with which nothing is clamped and nothing overflows
+        uint32_t computed;  // bit j: column j has a program
+        uint32_t linear;
+        uint32_t padding;
+    };
+
+    static __device__ __forceinline__ Prepared prepare(const Bounds& bounds, const Plan& plan)
+    {
+        Prepared made{};
+        Reach reach = Reach::none();
+        bool linear = true;
+#pragma unroll
+        for (uint32_t j = 0; j < kLanes; ++j) {
+            const bool computed = (plan.flags[j] & kCompute) != 0;
+            made.computed |= static_cast<uint32_t>(computed) << j;
+            made.programs[j] = computed ? plan.programs[j] : ColumnProgram::identity();
+            reach.include(made.programs[j]);
+            linear = linear && made.programs[j].is_linear();
+        }
+        const float greatest = Storage<T>::kGreatest;
+        made.allowed = reach.allowed(bounds.guarded != 0 ? minimum(greatest, Reach::limit(bounds)) : greatest);
+        made.linear = linear;
+        return made;
+    }
+
     // For a packet with this plan, which matters where columns are computed.
-    __device__ __forceinline__ ForwardWorker(const ForwardParams& p, const Bounds& bounds, const Plan& plan)
-        : bounds_(bounds), dead_epsilon_(p.dead_epsilon)
+    __device__ __forceinline__ ForwardWorker(float dead_epsilon, const Bounds& bounds, const Plan& plan)
+        : ForwardWorker(dead_epsilon, bounds, kMode == Mode::Copy ? Prepared{} : prepare(bounds, plan))
+    {
+    }
+
+    __device__ __forceinline__ ForwardWorker(float dead_epsilon, const Bounds& bounds, const Prepared& prepared)
+        : bounds_(bounds), dead_epsilon_(dead_epsilon)
     {
         if constexpr (kMode != Mode::Copy) {
-            Reach reach = Reach::none();
+            computed_ = prepared.computed;
+            allowed_ = prepared.allowed;
+            linear_ = prepared.linear != 0;
 #pragma unroll
             for (uint32_t j = 0; j < kLanes; ++j) {
-                const bool computed = (plan.flags[j] & kCompute) != 0;
-                computed_ |= static_cast<uint32_t>(computed) << j;
-                program_[j] = computed ? plan.programs[j] : ColumnProgram::identity();
-                reach.include(program_[j]);
-                linear_ = linear_ && program_[j].is_linear();
+                program_[j] = prepared.programs[j];
             }
-            const float greatest = Storage<T>::kGreatest;
-            allowed_ = reach.allowed(bounds_.guarded != 0 ? minimum(greatest, Reach::limit(bounds_)) : greatest);
         }
 #pragma unroll
         for (uint32_t u = 0; u < kUnits; ++u) {
             running_[u] = RunningChunk::empty();
         }
         if constexpr (kPairs) {
-            dead_pair_ = pair_at_most<T>(p.dead_epsilon);
+            dead_pair_ = pair_at_most<T>(dead_epsilon);
             tiny_pair_ = pair_at_least<T>(bounds_.epsilon);
         }
     }
@@ -148,15 +177,7 @@ public:
             scratch = resident::merge_records_place<ChunkStats>();
 #endif
             if (active) {
-#pragma unroll
-                for (uint32_t u = 0; u < kUnits; ++u) {
-                    ChunkStats& record = scratch[threadIdx.x * kUnits + u];
-                    if (has_rest_) {
-                        finish_into(&record, running_[u], rest.of[u]);
-                    } else {
-                        finish_into(&record, running_[u]);
-                    }
-                }
+                put_records<false>(scratch + threadIdx.x * kUnits, rest);
             }
             const uint64_t block = static_cast<uint64_t>(tile) * g.groups + group;
 #if defined(KASMINA_RESIDENT)
@@ -170,14 +191,33 @@ public:
         }
     }
 
-    // Counts the outputs that did not fit. Called by whole warps, once.
-    __device__ __forceinline__ void report_saturated(const ForwardParams& p) const
+    // What was counted, to this thread's kUnits records. kInline: for whoever does it often.
+    template <bool kInline>
+    __device__ __forceinline__ void put_records(ChunkStats* own, const Rest& rest) const
+    {
+#pragma unroll
+        for (uint32_t u = 0; u < kUnits; ++u) {
+            if (has_rest_) {
+                finish_into(own + u, running_[u], rest.of[u]);
+            } else if constexpr (kInline) {
+                own[u] = running_[u].finish();
+            } else {
+                finish_into(own + u, running_[u]);
+            }
+        }
+    }
+
+    // Whether something went to the `rest` that `count` was given.
+    __device__ __forceinline__ bool has_rest() const { return has_rest_; }
+
+    // Adds the outputs that did not fit. Called by whole warps, once.
+    __device__ __forceinline__ void report_saturated(unsigned long long* to) const
     {
         if constexpr (kMode != Mode::Copy && sizeof(T) == 2) {
             // An integer sum does not depend on the order.
             const uint32_t sum = __reduce_add_sync(0xffffffffu, saturated_);
             if (sum != 0 && threadIdx.x % 32 == 0) {
-                atomicAdd(p.saturated, static_cast<unsigned long long>(sum));
+                atomicAdd(to, static_cast<unsigned long long>(sum));
             }
         }
     }

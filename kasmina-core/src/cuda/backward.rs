@@ -8,6 +8,7 @@ use kasmina_tma::{BoundTensorMap, LoadPath, Selection, TensorMap};
 
 use super::columns::Columns;
 use super::cuts::Cuts;
+use super::engine::Engine;
 use super::error::CudaError;
 use super::forward::Streams;
 use super::geometry::{Geometry, Needs, PACKET_BYTES, Tuning, WORKERS};
@@ -271,7 +272,7 @@ impl Streams {
     }
 
     /// From column sums to gradients, for the pointwise jobs that want any; without groups every sum is 0.
-    fn finalize(
+    pub(super) fn finalize(
         &mut self,
         views: &BackwardViews,
         jobs: JobList<'_>,
@@ -282,8 +283,7 @@ impl Streams {
         };
         let count = params.count;
         let engine = &self.columns.engine;
-        let few = count <= SEEDS_PER_MULTIPROCESSOR * engine.multiprocessors();
-        let (name, blocks) = match few || widest > NARROW {
+        let (name, blocks) = match by_blocks(engine, count, widest) {
             true => ("kasmina_finalize_block", count),
             false => ("kasmina_finalize_warp", count.div_ceil(FINALIZE_WARPS)),
         };
@@ -293,6 +293,11 @@ impl Streams {
         // done; the sums are ours, freed on this stream.
         unsafe { self.columns.launch(Piece::Finalize, &kernel, &config, (ByValue(params),)) }
     }
+}
+
+/// Whether `count` seeds, of at most `widest` columns, are finalized by a block each.
+pub(super) fn by_blocks(engine: &Engine, count: u32, widest: u32) -> bool {
+    count <= SEEDS_PER_MULTIPROCESSOR * engine.multiprocessors() || widest > NARROW
 }
 
 impl BackwardState {

@@ -4,6 +4,7 @@ use super::executor::ExecutorError;
 use kasmina_sys::{CUresult, Error, Unavailable};
 use kasmina_tma::{EncodeError, LoadPath, NotPossible, Violation};
 
+use super::stack::StackError;
 use super::step_graph::StepGraphError;
 
 /// An error of the GPU backend. After one, what was on the device before the call is as it was, unless the device itself
@@ -80,6 +81,9 @@ pub enum CudaError {
     /// A step that a graph cannot replay.
     #[error(transparent)]
     StepGraph(#[from] StepGraphError),
+    /// Layers that are no stack.
+    #[error(transparent)]
+    Stack(#[from] StackError),
     /// Two matrices of a call disagree, or one does not fit the layer.
     #[error("{what} is [{}, {}], but [{}, {}] is needed", found.0, found.1, needed.0, needed.1)]
     Shape {

@@ -5,7 +5,7 @@ use kasmina_sys::KernelArguments;
 
 use super::variants::{BackwardVariant, ForwardVariant, backward_image, forward_image};
 use super::{
-    backward, cuts, engine, executor, hand_over, matrices, seeds, stencil, testing_claims,
+    backward, cuts, engine, executor, hand_over, matrices, seeds, stack, stencil, testing_claims,
     whole_input,
 };
 
@@ -70,6 +70,9 @@ pub fn argument_bytes(kernel: &str) -> Option<&'static [usize]> {
             backward::BulkTensorBackward::SIZES
         }
         _ if starts("kasmina_backward_") => backward::PlainBackward::SIZES,
+        "kasmina_stack_finalize" => stack::StackFinalize::SIZES,
+        _ if starts("kasmina_stack_forward_") => stack::StackForward::SIZES,
+        _ if starts("kasmina_stack_backward_") => stack::StackBackward::SIZES,
         _ if starts("kasmina_strict_") => whole_input::Strict::SIZES,
         _ if starts("kasmina_histogram_") => whole_input::HistogramOf::SIZES,
         _ if starts("kasmina_matrix_") => matrices::Matrix::SIZES,

@@ -384,6 +384,12 @@ impl Streams {
         })
     }
 
+    /// The accumulators of a cut in which a launch over several layers counts.
+    pub(super) fn stacked_accumulators(&mut self, geometry: Geometry) -> Result<u64, CudaError> {
+        let cut = self.cuts.prepare(&self.columns, geometry, true, &self.totals)?;
+        Ok(cut.accumulators())
+    }
+
     /// A map of the tiles of `matrix`.
     fn map<T: Element>(
         &self,

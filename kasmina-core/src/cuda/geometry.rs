@@ -165,11 +165,6 @@ impl Geometry {
         let stage_bytes = own_bytes * needs.matrices;
         let own_blocks = row_blocks.div_ceil(groups);
         let stages = (room / stage_bytes).min(tuning.stages).min(own_blocks + 1).max(2);
-        // A tile that begins inside a chunk has a part more than its width suggests.
-        let pieces = match tile_columns.is_multiple_of(chunk) {
-            true => tile_columns / chunk,
-            false => (tile_columns - 1) / chunk + 2,
-        };
         Self {
             rows,
             columns,
@@ -183,7 +178,7 @@ impl Geometry {
             box_packets,
             box_pitch,
             stages,
-            pieces,
+            pieces: pieces(tile_columns, chunk),
             loads_ahead: (tuning.under_way / stage_bytes).clamp(1, stages),
             lane_rows,
             stage_bytes: own_bytes,
@@ -228,6 +223,40 @@ impl Geometry {
         cuts.min_by_key(cost).unwrap_or_else(|| cut(most))
     }
 
+    /// Cuts for a launch over several layers: `packets` in a row of a tile, `lanes` threads that share a packet's columns, and `held` rows of
+    /// each at a time. A block for each multiprocessor at most, unless there are more tiles.
+    pub(crate) fn stacked(
+        rows: u32,
+        layout: SeedLayout,
+        element_bytes: u32,
+        (packets, lanes, held): (u32, u32, u32),
+        multiprocessors: u32,
+    ) -> Self {
+        let (columns, chunk) = (layout.hidden() as u32, layout.chunk() as u32);
+        let tile_columns = packets * (PACKET_BYTES / element_bytes);
+        let tiles = columns.div_ceil(tile_columns);
+        let row_blocks = rows.div_ceil(held * lanes);
+        let stage_bytes = packets * PACKET_BYTES * held * lanes;
+        Self {
+            rows,
+            columns,
+            chunk,
+            seeds: layout.seeds() as u32,
+            tile_columns,
+            tiles,
+            groups: (multiprocessors / tiles).clamp(1, row_blocks),
+            tile_packets: packets,
+            row_lanes: lanes,
+            box_packets: packets,
+            box_pitch: stage_bytes,
+            stages: 1,
+            pieces: pieces(tile_columns, chunk),
+            loads_ahead: 1,
+            lane_rows: held,
+            stage_bytes,
+        }
+    }
+
     /// Blocks of a launch.
     pub(crate) fn blocks(&self) -> u32 {
         self.tiles * self.groups
@@ -246,6 +275,14 @@ impl Geometry {
     /// Bytes of one matrix's part of a stage in shared memory.
     pub(crate) fn stage_bytes(&self) -> u32 {
         self.stage_bytes
+    }
+}
+
+/// The most chunks of `chunk` columns that a tile has a part of: one that begins inside a chunk has a part more than its width suggests.
+pub(crate) fn pieces(tile_columns: u32, chunk: u32) -> u32 {
+    match tile_columns.is_multiple_of(chunk) {
+        true => tile_columns / chunk,
+        false => (tile_columns - 1) / chunk + 2,
     }
 }
 

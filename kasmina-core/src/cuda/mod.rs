@@ -25,6 +25,7 @@ mod matrix_work;
 mod params;
 mod rehearsal;
 mod seeds;
+mod stack;
 mod stencil;
 mod stencil_cut;
 mod step_graph;
@@ -61,6 +62,7 @@ pub use layer::{CudaLayer, LayerReport, OptimizerSummary, PublishOutcome, Publis
 pub use matrix::{DeviceMatMut, DeviceMatRef};
 #[doc(hidden)]
 pub use rehearsal::{Found, Rehearsal};
+pub use stack::{FusedLayers, LayerStack, OwnLaunches, StackCut, StackError, StackReport};
 pub use step_graph::{
     Instantiation, LayerStep, Room, Step, StepGraph, StepGraphError, StepGraphOptions,
     StepGraphReport,

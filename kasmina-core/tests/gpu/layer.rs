@@ -90,6 +90,15 @@ fn strategy(draw: &mut Draw) -> Strategy {
 }
 
 pub(crate) fn layer(case: &Case, draw: &mut Draw) -> Result<Layer, Failed> {
+    layer_of(case, draw, blueprint)
+}
+
+/// The same with seeds of `blueprint`'s kinds.
+pub(crate) fn layer_of(
+    case: &Case,
+    draw: &mut Draw,
+    blueprint: fn(&mut Draw) -> Blueprint,
+) -> Result<Layer, Failed> {
     let layout = SeedLayout::new(case.hidden, case.chunk)?;
     let config =
         LifecycleConfig { stabilization_steps: 1, embargo_epochs: 1, ..LifecycleConfig::default() };
@@ -109,15 +118,13 @@ pub(crate) fn layer(case: &Case, draw: &mut Draw) -> Result<Layer, Failed> {
         if draw.next() % 8 >= case.owning {
             continue;
         }
-        let mut blueprint = blueprint(draw);
+        let mut kind = blueprint(draw);
         // An outlier is clamped to a bound, and what a bottleneck adds to it is less than the bound's rounding: whether the
         // result is clamped, and its gradient masked, hangs on the last bit. tests/gpu/matrices.rs accounts for that.
-        while case.wild
-            && matches!(blueprint, Blueprint::Bottleneck { .. } | Blueprint::Dense { .. })
-        {
-            blueprint = self::blueprint(draw);
+        while case.wild && matches!(kind, Blueprint::Bottleneck { .. } | Blueprint::Dense { .. }) {
+            kind = blueprint(draw);
         }
-        let specs = blueprint.parameters(layout.chunk_len(seed))?;
+        let specs = kind.parameters(layout.chunk_len(seed))?;
         let c = layout.chunk_len(seed) as f32;
         let parameters = specs.specs().iter().map(|spec| {
             // Matrices of many columns would sum to huge values.
@@ -128,7 +135,7 @@ pub(crate) fn layer(case: &Case, draw: &mut Draw) -> Result<Layer, Failed> {
         let initial = InitialSeed {
             state: OWNING[(draw.next() % 7) as usize],
             alpha: [0.0, 0.3, 1.0][(draw.next() % 3) as usize],
-            blueprint: Some(blueprint),
+            blueprint: Some(kind),
             objective: OBJECTIVES[(draw.next() % 3) as usize],
             strategy: strategy(draw),
             parameters,

@@ -20,6 +20,8 @@ mod runner;
 mod runner_twins;
 mod saturation;
 mod seeds;
+mod stack;
+mod stack_twins;
 mod stencil;
 mod step_graph;
 mod step_lives;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         runner::TESTS,
         saturation::TESTS,
         seeds::TESTS,
+        stack::TESTS,
         stencil::TESTS,
         step_graph::TESTS,
         step_lives::TESTS,

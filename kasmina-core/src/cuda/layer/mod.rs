@@ -5,8 +5,9 @@
 //! and come to the host where it asks for them.
 //!
 //! Read on in `work` (what a seed's state asks for), `arena` (where its numbers are), `plan` (what goes up when), `pass`,
-//! `train`, `step` (the same as parts of a graph), `resident` (as items of a resident grid), `sync` (what comes down when),
-//! `publish` (what goes to a consumer's thread) and `epoch`; `lend` is for parameters that are somebody else's variables.
+//! `train`, `step` (the same as parts of a graph), `resident` (as items of a resident grid), `stacked` (in one launch with its
+//! neighbours), `sync` (what comes down when), `publish` (what goes to a consumer's thread) and `epoch`; `lend` is for parameters that
+//! are somebody else's variables.
 
 mod arena;
 mod epoch;
@@ -17,6 +18,7 @@ mod plan;
 mod publish;
 mod report;
 mod resident;
+mod stacked;
 mod step;
 mod sync;
 mod telemetry;

@@ -71,7 +71,7 @@ impl CudaLayer {
     }
 
     /// `y` is written: the callers hold it exclusively, or it is `x` itself, which they do.
-    fn forward_into<T: Element>(
+    pub(in crate::cuda) fn forward_into<T: Element>(
         &mut self,
         x: DeviceMatRef<'_, T>,
         y: DeviceMatRef<'_, T>,
@@ -160,7 +160,7 @@ impl CudaLayer {
         self.run_backward(T::DTYPE, views, &[x.data().home()], &ForwardOptions::new())
     }
 
-    fn run_backward(
+    pub(in crate::cuda) fn run_backward(
         &mut self,
         dtype: DType,
         views: BackwardViews,
@@ -296,7 +296,7 @@ impl CudaLayer {
         }
     }
 
-    pub(super) fn check_shapes<T: Element>(
+    pub(in crate::cuda) fn check_shapes<T: Element>(
         &self,
         matrices: &[(&'static str, &DeviceMatRef<'_, T>)],
     ) -> Result<(), CudaError> {

@@ -9,6 +9,7 @@ use kasmina_tma::LoadPath;
 
 pub(crate) use backward::{BackwardVariant, COUNTERS};
 pub(crate) use forward::ForwardVariant;
+pub(crate) use others::{StackPass, stack_image, stack_kernel, stack_rows};
 
 use super::geometry::WORKERS;
 use crate::DType;

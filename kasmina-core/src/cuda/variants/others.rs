@@ -1,9 +1,10 @@
 //! The kernels beside the streams, by fatbin: for the test that none is missing. Which runs when, their own modules say.
 
-use super::DTYPES;
+use super::{Counting, DTYPES};
+use crate::DType;
 
 /// Fatbin and kernel of those that are the same for all storage types.
-const SINGLE: [(&str, &str); 19] = [
+const SINGLE: [(&str, &str); 20] = [
     ("cuts", "kasmina_tile_flags"),
     ("cuts", "kasmina_collect_chunks"),
     ("cuts", "kasmina_collect_gradients"),
@@ -23,10 +24,59 @@ const SINGLE: [(&str, &str); 19] = [
     ("seeds", "kasmina_adamw_measure"),
     ("seeds", "kasmina_adamw_check"),
     ("seeds", "kasmina_adamw_apply"),
+    ("stack_finalize", "kasmina_stack_finalize"),
 ];
 
 /// Taps that stencil kernels are made for, `kernels/stencil_kernels.cuh`.
 const TAPS: [u32; 3] = [4, 8, 16];
+
+/// Which way a kernel over several layers goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StackPass {
+    Forward,
+    Backward,
+}
+
+/// Rows that a thread of a kernel over several layers can hold.
+pub(crate) fn stack_rows(pass: StackPass, dtype: DType, counting: Counting) -> &'static [u32] {
+    match (counting, dtype, pass) {
+        (Counting::Column, ..) => &[1],
+        (_, DType::F32, StackPass::Forward) => &[1, 2, 4],
+        (_, DType::F32, _) | (_, _, StackPass::Forward) => &[1, 2],
+        _ => &[1],
+    }
+}
+
+/// The fatbin that has a storage type's kernels over several layers.
+pub(crate) fn stack_image(dtype: DType) -> String {
+    format!("stack_{dtype}")
+}
+
+/// The kernel over several layers whose threads hold so many rows.
+pub(crate) fn stack_kernel(pass: StackPass, dtype: DType, counting: Counting, held: u32) -> String {
+    let pass = match pass {
+        StackPass::Forward => "forward",
+        StackPass::Backward => "backward",
+    };
+    format!("kasmina_stack_{pass}_{dtype}_{}_{held}", counting.name())
+}
+
+/// Fatbin and name of the kernels over several layers.
+fn stacked() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for pass in [StackPass::Forward, StackPass::Backward] {
+        for dtype in DTYPES {
+            for counting in [Counting::Off, Counting::Packet, Counting::Column] {
+                found.extend(
+                    stack_rows(pass, dtype, counting).iter().map(|held| {
+                        (stack_image(dtype), stack_kernel(pass, dtype, counting, *held))
+                    }),
+                );
+            }
+        }
+    }
+    found
+}
 
 /// Fatbin and name of every kernel beside the streams.
 pub(super) fn all() -> Vec<(String, String)> {
@@ -46,6 +96,7 @@ pub(super) fn all() -> Vec<(String, String)> {
             }));
         }
     }
+    found.extend(stacked());
     found
 }
 
