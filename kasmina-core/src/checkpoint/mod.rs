@@ -18,6 +18,7 @@ mod migrate;
 mod pack;
 mod raw;
 mod rows;
+mod schema;
 mod telemetry;
 mod text;
 
@@ -81,7 +82,7 @@ impl LayerState {
         bytes: &[u8],
         extensions: Extensions<'_>,
     ) -> Result<Self, CheckpointError> {
-        assemble::assemble(raw::read(bytes)?, extensions)
+        assemble::assemble(schema::read(bytes)?, extensions)
     }
 }
 

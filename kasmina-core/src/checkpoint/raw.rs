@@ -1,15 +1,13 @@
 //! A checkpoint file cut into typed columns of the right lengths. What the columns say is not judged yet.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kasmina_telemetry::Histogram;
 use safetensors::SafeTensors;
-use serde::Deserialize;
 
 use super::columns::Reader;
 use super::meta::Meta;
-use super::{CheckpointError, migrate, text};
+use super::{CheckpointError, text};
 use crate::SeedLayout;
 use crate::lifecycle::SCHEMA_VERSION;
 
@@ -127,56 +125,6 @@ pub(super) struct HistogramColumns {
     pub(super) max: Vec<f32>,
 }
 
-/// Reads a file of any schema up to [`SCHEMA_VERSION`].
-pub(super) fn read(bytes: &[u8]) -> Result<Raw, CheckpointError> {
-    let container = |error: safetensors::SafeTensorError| CheckpointError::Container {
-        reason: error.to_string(),
-    };
-    check_offsets(bytes)?;
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(container)?;
-    let tensors = SafeTensors::deserialize(bytes).map_err(container)?;
-    let entries = header.metadata().as_ref();
-    if let Some(entry) = entries.and_then(|entries| entries.get(KEY)) {
-        return read_current(tensors, entry);
-    }
-    match entries {
-        Some(entries) if migrate::is_schema_1(entries) => migrate::read(tensors, entries),
-        _ => Err(CheckpointError::NotALayer { reason: "its metadata has no entry \"kasmina\"" }),
-    }
-}
-
-/// Where the header says that a tensor lies; everything else of it is safetensors' business.
-#[derive(Deserialize)]
-struct Place {
-    data_offsets: Option<(u64, u64)>,
-}
-
-/// Refuses tensors that reach past the file before safetensors adds their offsets up: enough of them
-/// overflow its sum, a panic where overflow is checked.
-fn check_offsets(bytes: &[u8]) -> Result<(), CheckpointError> {
-    let refuse = |reason: String| Err(CheckpointError::Container { reason });
-    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
-        return refuse(format!("{} bytes are too few for a header's length", bytes.len()));
-    };
-    let length = u64::from_le_bytes(*length);
-    let Some(header) = usize::try_from(length).ok().and_then(|n| rest.get(..n)) else {
-        return refuse(format!("the header claims {length} bytes of {}", rest.len()));
-    };
-    let limit = (rest.len() - header.len()) as u64;
-    let places: BTreeMap<String, Place> = match serde_json::from_slice(header) {
-        Ok(places) => places,
-        Err(error) => return refuse(format!("the header is not readable: {error}")),
-    };
-    for (index, place) in places.values().enumerate() {
-        if let Some((start, end)) = place.data_offsets.filter(|(s, e)| s > e || *e > limit) {
-            return refuse(format!(
-                "entry {index} of the header lies at {start}..{end}, past the {limit} bytes of data"
-            ));
-        }
-    }
-    Ok(())
-}
-
 /// `layer <schema> <crc32 in hex> <json>`
 pub(super) fn seal(json: &str) -> String {
     format!("layer {SCHEMA_VERSION} {:08x} {json}", crc32fast::hash(json.as_bytes()))
@@ -205,7 +153,8 @@ fn unseal(entry: &str) -> Result<Meta, CheckpointError> {
     serde_json::from_str(json).map_err(|error| damaged(error.to_string()))
 }
 
-fn read_current(tensors: SafeTensors<'_>, entry: &str) -> Result<Raw, CheckpointError> {
+/// Reads a file of schema [`SCHEMA_VERSION`], whose entry [`KEY`] is `entry`.
+pub(super) fn read(tensors: SafeTensors<'_>, entry: &str) -> Result<Raw, CheckpointError> {
     let mut meta = unseal(entry)?;
     let n = SeedLayout::new(meta.hidden, meta.chunk)?.seeds();
     let mut reader = Reader::new(tensors, Some(std::mem::take(&mut meta.tensors)));

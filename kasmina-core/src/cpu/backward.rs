@@ -8,34 +8,16 @@ use rayon::prelude::*;
 
 use super::copy::{STREAM_BYTES, copy_row, finish_stream};
 use super::gathered;
+use super::gradients::{Gradients, SeedGradient};
 use super::job::{Job, Op, Role, Stretch, stretches};
-use super::pointwise::{self, BLOCK_ROWS, Backward, Block};
+use super::pointwise::{self, BLOCK_ROWS, Backward};
 use super::sums::{self, BlockSums, Scratch, TileSums};
 use super::tile::{
-    RawMat, RawMatMut, Tile, TileWatch, Watch, is_parallel, merge_gradients,
-    new_gradient_accumulator, tiles,
+    Block, RawMat, Tile, TileWatch, Watch, is_parallel, merge_gradients, new_gradient_accumulator,
+    tiles,
 };
 use crate::lower::Program;
 use crate::{Bounds, Element, Objective, SeedLayout};
-
-/// What one call found out about one seed.
-#[derive(Clone, Debug)]
-pub(crate) struct SeedGradient {
-    pub(crate) seed: usize,
-    /// Flat, in the parameters' order; `None` for a seed that is on path but frozen.
-    pub(crate) parameters: Vec<f32>,
-    /// dL/dalpha of an on-path branch with alpha above 0.
-    pub(crate) alpha: Option<f64>,
-    /// The mean of (T(x) − x)², for the reconstruction objective.
-    pub(crate) reconstruction: Option<f64>,
-}
-
-/// The output gradient and where the input gradient goes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Gradients<T> {
-    pub(crate) y: RawMat<T>,
-    pub(crate) x: RawMatMut<T>,
-}
 
 /// One backward pass; without gradients, only reconstruction objectives are served.
 #[derive(Debug)]

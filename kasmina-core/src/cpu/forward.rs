@@ -6,9 +6,10 @@ use kasmina_telemetry::ChunkStats;
 use super::copy::{STREAM_BYTES, copy_row, finish_stream};
 use super::gathered;
 use super::job::{Job, Stretch, stretches};
-use super::pointwise::{self, BLOCK_ROWS, Block};
+use super::pointwise::{self, BLOCK_ROWS};
 use super::tile::{
-    RawMat, RawMatMut, Tile, TileWatch, Watch, in_order, merge_chunks, new_chunk_accumulator, tiles,
+    Block, RawMat, RawMatMut, Tile, TileWatch, Watch, in_order, merge_chunks,
+    new_chunk_accumulator, tiles,
 };
 use crate::{Bounds, Element, SeedLayout};
 

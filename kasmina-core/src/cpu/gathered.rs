@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::backward::{Gradients, SeedGradient};
+use super::gradients::{Gradients, SeedGradient};
 use super::job::{Job, Op, Role};
 use super::stencil;
 use super::tile::{RawMat, RawMatMut, in_order};

@@ -7,6 +7,7 @@ mod backward;
 mod copy;
 mod forward;
 mod gathered;
+mod gradients;
 mod job;
 mod matmul;
 mod pointwise;
@@ -16,8 +17,9 @@ mod sums;
 mod tile;
 mod transform;
 
-pub(crate) use backward::{BackwardCall, Gradients, SeedGradient};
+pub(crate) use backward::BackwardCall;
 pub(crate) use forward::ForwardCall;
+pub(crate) use gradients::{Gradients, SeedGradient};
 pub(crate) use job::{Job, Op, Role};
 pub(crate) use strict::input_bounds;
 pub(crate) use sums::Scratch;

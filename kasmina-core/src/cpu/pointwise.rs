@@ -166,13 +166,6 @@ impl Forward<'_> {
     }
 }
 
-/// Some rows of some columns, `stride` elements from row to row.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Block<'a> {
-    pub(super) data: &'a [f32],
-    pub(super) stride: usize,
-}
-
 /// What a backward kernel does with a program.
 const PATH: u8 = 0;
 const STRAIGHT_THROUGH: u8 = 1;

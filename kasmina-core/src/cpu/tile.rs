@@ -5,8 +5,6 @@ use std::ops::Range;
 use kasmina_telemetry::{ChunkAccumulator, ChunkStats, GradientAccumulator, GradientStats};
 use rayon::prelude::*;
 
-use super::pointwise::Block;
-
 use crate::{MatMut, MatRef, SeedLayout};
 
 /// Columns of a tile at most: a row segment and its accumulators stay in the first-level caches.
@@ -27,6 +25,13 @@ const MIN_TILE_ELEMENTS: usize = 32 * 1024;
 /// 2 cores of an EPYC, four passes over 64 × 1024 in a training step of candle took 3.5 % of the step (1.0 to 4.9) on two threads
 /// and nothing that can be measured (−1.5 to 0.5) on the caller's.
 const PARALLEL_ELEMENTS: usize = 128 * 1024;
+
+/// Some rows of some columns, `stride` elements from row to row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) stride: usize,
+}
 
 /// A rectangle of the activation matrix.
 #[derive(Clone, Debug)]

@@ -2,36 +2,20 @@
 
 use std::sync::Arc;
 
-use kasmina_sys::{ByValue, DeviceBuffer, DeviceCopy, DeviceSlice, LaunchConfig, Stream};
-use kasmina_telemetry::GradientStats;
-use kasmina_tma::{BoundTensorMap, LoadPath, Selection, TensorMap};
+use kasmina_sys::{ByValue, LaunchConfig};
+use kasmina_tma::{LoadPath, Selection, TensorMap};
 
-use super::columns::Columns;
-use super::cuts::Cuts;
 use super::engine::Engine;
 use super::error::CudaError;
-use super::forward::Streams;
-use super::geometry::{Geometry, Needs, PACKET_BYTES, Tuning, WORKERS};
-use super::job::{JobList, ROLE_RECONSTRUCTION, SeedJob, View};
+use super::geometry::{Geometry, Needs, Tuning};
+use super::job::{BackwardViews, JobList, ROLE_RECONSTRUCTION, SeedJob, View};
 use super::loading;
-use super::params::{
-    BackwardParams, COMPUTE, FinalizeParams, RECONSTRUCTION, RawGradientStats, STRAIGHT_THROUGH,
-};
+use super::params::{BackwardParams, COMPUTE, FinalizeParams, RECONSTRUCTION, STRAIGHT_THROUGH};
+use super::streams::Streams;
 use super::tape::Piece;
 use super::tune::{self, Key, Pass, TuningSource, Variant, Work};
-use super::variants::{
-    BackwardVariant, COUNTERS, Counting, backward_image, element_bytes, is_bulk,
-};
+use super::variants::{BackwardVariant, Counting, backward_image, element_bytes};
 use crate::DType;
-
-/// What a backward pass reads and writes; all matrices have the same rows and columns.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct BackwardViews {
-    /// The layer's input.
-    pub(super) x: View,
-    /// dL/dy, and where dL/dx goes; without them only reconstruction objectives are served.
-    pub(super) gradients: Option<(View, View)>,
-}
 
 /// How one backward pass is to run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,35 +45,10 @@ impl BackwardReport {
         Self { path: None, kernel: None, blocks: 0, tuning: TuningSource::NOTHING_STREAMED };
 }
 
-/// Device memory of backward passes that is kept from call to call.
-#[derive(Debug, Default)]
-pub(super) struct BackwardState {
-    cuts: Cuts<RawGradientStats>,
-    /// Of every group of blocks: [groups][columns].
-    sums: Option<DeviceBuffer<ColumnTotals>>,
-    /// Groups of the latest cut.
-    groups: u32,
-    /// Of x, dL/dy and dL/dx, with what they were made from: a map is a function of that alone.
-    maps: [Option<(MapKey, TensorMap)>; 3],
-}
-
-/// Σg, Σg·x and Σg·x over x·p > 0 of a column: `ColumnTotals` of `kernels/kasmina_program.cuh`.
-pub(super) type ColumnTotals = [f64; 3];
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct MapKey {
-    dtype: DType,
-    view: View,
-    geometry: Geometry,
-}
-
 pub(super) type BulkTensorBackward = (TensorMap, TensorMap, TensorMap, ByValue<BackwardParams>);
 pub(super) type PlainBackward = (ByValue<BackwardParams>,);
 pub(super) type Finalize = (ByValue<FinalizeParams>,);
 
-/// Rows that a thread takes at a time, `kBackwardRows` of `kernels/stream_backward_task.cuh`: stages of two matrices are small
-/// enough then that several fit.
-const LANE_ROWS: u32 = 4;
 /// Seeds for each multiprocessor beyond which narrow ones get a warp each, not a block: a block hides the latency of its loads
 /// better, but only so many run at once.
 const SEEDS_PER_MULTIPROCESSOR: u32 = 16;
@@ -112,7 +71,7 @@ impl Streams {
     ) -> Result<BackwardReport, CudaError> {
         let report = self.stream_back(dtype, &views, options)?;
         // Without a kernel nothing was summed.
-        let groups = if report.kernel.is_some() { self.backward.groups } else { 0 };
+        let groups = if report.kernel.is_some() { self.backward.groups() } else { 0 };
         self.finalize(&views, jobs, groups)?;
         Ok(report)
     }
@@ -176,7 +135,7 @@ impl Streams {
     ) -> Result<Geometry, CudaError> {
         // As many registers as there are, and shared memory for two matrices: one block.
         let machine = self.columns.engine.machine(1);
-        let needs = Needs { tuning, ..needs(&variant) };
+        let needs = Needs { tuning, ..variant.needs() };
         let bytes = variant.element_bytes();
         let layout = self.columns.layout;
         let geometry = Geometry::new(x.rows, layout, bytes, variant.path, machine, needs);
@@ -184,7 +143,7 @@ impl Streams {
         let stream = self.columns.stream.clone();
         let (state, columns) = (&mut self.backward, &self.columns);
         let config = LaunchConfig::new(geometry.blocks(), variant.threads())
-            .shared_bytes(shared_bytes(&variant, &geometry));
+            .shared_bytes(variant.shared_bytes(&geometry));
         let (image, name) = (backward_image(variant.dtype), variant.name());
         if variant.path == LoadPath::TensorMap {
             let [x, grad_y, grad_x] = [(0, x), (1, grad_y), (2, grad_x)]
@@ -211,12 +170,9 @@ impl Streams {
         views: &BackwardViews,
     ) -> Result<BackwardParams, CudaError> {
         let BackwardViews { x, gradients } = *views;
-        let state = &mut self.backward;
-        let places = geometry.groups as usize * geometry.columns as usize;
-        let sums = grown(&mut state.sums, &self.columns, places)?;
-        state.groups = geometry.groups;
         let counts = variant.counting != Counting::Off;
-        let cut = state.cuts.prepare(&self.columns, geometry, counts, &self.gradient_totals)?;
+        let totals = &self.gradient_totals;
+        let (cut, sums) = self.backward.prepare(&self.columns, geometry, counts, totals)?;
         let none = View { address: 0, ..x };
         let (grad_y, grad_x) = gradients.unwrap_or((none, none));
         let columns = &self.columns;
@@ -257,7 +213,7 @@ impl Streams {
             return Ok(None);
         };
         let columns = self.columns.layout.hidden();
-        let sums = grown(&mut self.backward.sums, &self.columns, columns)?;
+        let sums = self.backward.sums(&self.columns, columns)?;
         let params = FinalizeParams {
             jobs: jobs.device,
             programs: self.columns.programs.address(),
@@ -300,184 +256,9 @@ pub(super) fn by_blocks(engine: &Engine, count: u32, widest: u32) -> bool {
     count <= SEEDS_PER_MULTIPROCESSOR * engine.multiprocessors() || widest > NARROW
 }
 
-impl BackwardState {
-    /// The column sums of the latest pass, [groups][columns] and maybe more.
-    pub(super) fn sums_mut(&mut self) -> Option<&mut DeviceBuffer<ColumnTotals>> {
-        self.sums.as_mut()
-    }
-
-    /// Notes that the passes of a graph have counted.
-    pub(super) fn note_counts(&mut self) {
-        self.cuts.note_counts();
-    }
-
-    /// Moves what the passes have counted to the seeds' totals. Queued.
-    pub(super) fn collect(
-        &mut self,
-        columns: &Columns,
-        totals: &DeviceBuffer<RawGradientStats>,
-    ) -> Result<(), CudaError> {
-        self.cuts.collect(columns, totals)
-    }
-
-    /// As [`Cuts::counted`].
-    pub(super) fn counted(&self) -> impl Iterator<Item = (u64, Geometry)> + '_ {
-        self.cuts.counted()
-    }
-
-    /// The map of the tiles of matrix `i`.
-    fn map(
-        &mut self,
-        i: usize,
-        stream: &Stream,
-        dtype: DType,
-        view: View,
-        geometry: Geometry,
-    ) -> Result<TensorMap, CudaError> {
-        let key = MapKey { dtype, view, geometry };
-        if let Some((_, map)) = self.maps[i].filter(|(of, _)| *of == key) {
-            return Ok(map);
-        }
-        let bytes = span_bytes(dtype, view);
-        // SAFETY: only the address and the length are looked at here; the caller vouches for the matrix.
-        let memory = unsafe { DeviceSlice::<u8>::from_raw(stream, view.address, bytes) }?;
-        let bound = BoundTensorMap::encode(memory, &loading::tile_map(dtype, view, &geometry)?)?;
-        // SAFETY: kernels get the map together with the matrix, which the caller keeps until they are done.
-        let map = unsafe { bound.unbound() };
-        self.maps[i] = Some((key, map));
-        Ok(map)
-    }
-}
-
-/// The address of a buffer of at least `len` elements, kept or made anew; what was in it may be lost.
-fn grown<T: DeviceCopy>(
-    buffer: &mut Option<DeviceBuffer<T>>,
-    columns: &Columns,
-    len: usize,
-) -> Result<u64, CudaError> {
-    if let Some(kept) = buffer.as_ref().filter(|buffer| buffer.len() >= len) {
-        return Ok(kept.address());
-    }
-    columns.residents.settle();
-    let new = DeviceBuffer::unwritten(&columns.stream, len)?;
-    columns.changed();
-    Ok(buffer.insert(new).address())
-}
-
-/// Bytes from the first element of a matrix of at least one row to its last.
-fn span_bytes(dtype: DType, view: View) -> usize {
-    let row = u64::from(view.columns) * u64::from(element_bytes(dtype));
-    ((u64::from(view.rows) - 1) * view.pitch + row) as usize
-}
-
 /// The bytes of each of some matrices, where none has padding between rows.
 fn dense_bytes(dtype: DType, views: &[View]) -> Option<usize> {
     let row = |view: &View| u64::from(view.columns) * u64::from(element_bytes(dtype));
     let dense = views.iter().all(|view| view.rows == 1 || view.pitch == row(view));
     views.first().filter(|_| dense).map(|view| (u64::from(view.rows) * row(view)) as usize)
-}
-
-/// Bytes of the threads' totals, `Slots` in the kernels.
-fn slot_bytes(variant: &BackwardVariant) -> u32 {
-    let lanes = PACKET_BYTES / variant.element_bytes();
-    lanes * WORKERS * size_of::<ColumnTotals>() as u32
-}
-
-/// What the kernels keep in shared memory. The bulk ones need a stage to load while one is worked on, those with asynchronous
-/// copies have three (`kAsyncPairs`), the others one.
-pub(super) fn needs(variant: &BackwardVariant) -> Needs {
-    let (bulk, plain) = match variant.element_bytes() {
-        2 => (Tuning::BACKWARD_16, Tuning::PLAIN_16),
-        _ => (Tuning::BACKWARD, Tuning::PLAIN),
-    };
-    let (fewest, tuning) = match variant.path {
-        LoadPath::TensorMap => (2, bulk),
-        // Row by row, so long rows.
-        LoadPath::Bulk => (2, Tuning { packets: COUNTERS, ..bulk }),
-        LoadPath::CpAsync => (3, plain),
-        LoadPath::Vector16 | LoadPath::Scalar => (1, plain),
-    };
-    // A thread counts one packet of a tile's rows.
-    let most_packets = if is_bulk(variant.path) { COUNTERS } else { WORKERS };
-    let beside = slot_bytes(variant) + own_scratch_bytes(variant);
-    Needs { most_packets, matrices: 2, beside, fewest, lane_rows: LANE_ROWS, tuning }
-}
-
-/// Bytes of the statistics on their way out of a block.
-fn scratch_bytes(variant: &BackwardVariant) -> u32 {
-    let per_thread = match variant.counting {
-        Counting::Off => 0,
-        Counting::Packet => 1,
-        Counting::Column => PACKET_BYTES / variant.element_bytes(),
-    };
-    let threads = if is_bulk(variant.path) { COUNTERS } else { WORKERS };
-    threads * per_thread * size_of::<GradientStats>() as u32
-}
-
-/// The same where they have a place of their own; others have that of the totals and stages, when those are out.
-fn own_scratch_bytes(variant: &BackwardVariant) -> u32 {
-    let own = is_bulk(variant.path) && variant.counting == Counting::Packet;
-    if own { scratch_bytes(variant) } else { 0 }
-}
-
-/// Dynamic shared memory of a block: the threads' totals with the stages and their barriers, or with the threads' own places;
-/// and no less than the statistics need at the end.
-pub(super) fn shared_bytes(variant: &BackwardVariant, geometry: &Geometry) -> u32 {
-    // Full, ready and empty; of twice the stages where a stage holds one matrix.
-    const BARRIERS: u32 = 2 * 3 * 8;
-    let places = 2 * geometry.lane_rows * WORKERS * PACKET_BYTES;
-    let pipeline = match variant.path {
-        LoadPath::TensorMap | LoadPath::Bulk => {
-            geometry.stages * (2 * geometry.stage_bytes() + BARRIERS)
-        }
-        LoadPath::CpAsync => 3 * places,
-        LoadPath::Vector16 | LoadPath::Scalar => places,
-    };
-    (slot_bytes(variant) + pipeline + own_scratch_bytes(variant)).max(scratch_bytes(variant))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::SeedLayout;
-    use crate::cuda::geometry::Machine;
-
-    #[test]
-    fn every_kernel_fits_the_shared_memory_of_every_device() {
-        for (multiprocessors, shared_bytes_of_block) in
-            [(132, 232_448), (108, 166_912), (48, 101_376)]
-        {
-            for variant in BackwardVariant::all() {
-                for (rows, hidden, chunk) in
-                    [(8192, 8192, 64), (8192, 16384, 64), (333, 1000, 3), (5, 7, 1)]
-                {
-                    let layout = SeedLayout::new(hidden, chunk).expect("a layout");
-                    let machine =
-                        Machine { multiprocessors, shared_bytes: shared_bytes_of_block, blocks: 1 };
-                    let bytes = variant.element_bytes();
-                    let g =
-                        Geometry::new(rows, layout, bytes, variant.path, machine, needs(&variant));
-                    // The compiler declares 1 KiB of its own.
-                    assert!(
-                        shared_bytes(&variant, &g) + 1024 <= shared_bytes_of_block,
-                        "{variant:?} {g:?}"
-                    );
-                    assert!(g.stages >= 2 && [1, 2, 4].contains(&g.lane_rows));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn an_h200_has_several_stages_of_two_matrices() {
-        let machine = Machine { multiprocessors: 132, shared_bytes: 232_448, blocks: 1 };
-        let layout = SeedLayout::new(8192, 64).expect("a layout");
-        for (dtype, expected) in [(DType::F32, (6, 4)), (DType::Bf16, (5, 4))] {
-            let path = LoadPath::TensorMap;
-            let variant = BackwardVariant { dtype, path, counting: Counting::Packet };
-            let bytes = variant.element_bytes();
-            let g = Geometry::new(8192, layout, bytes, path, machine, needs(&variant));
-            assert_eq!((g.stages, g.lane_rows), expected);
-        }
-    }
 }

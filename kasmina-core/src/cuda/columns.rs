@@ -7,8 +7,8 @@ use kasmina_sys::{DeviceBuffer, Kernel, KernelArguments, LaunchConfig, Stream};
 
 use super::engine::Engine;
 use super::error::CudaError;
-use super::executor::Residents;
 use super::params::RawBounds;
+use super::residents::Residents;
 use super::tape::{Piece, Tape};
 use super::uploads::Uploads;
 use crate::SeedLayout;

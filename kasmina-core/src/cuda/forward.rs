@@ -1,32 +1,22 @@
-//! The streaming forward pass: one layer's column programs and statistics on the device, and the launches over them.
+//! The streaming forward pass.
 
 use std::sync::Arc;
 
-use kasmina_sys::{ByValue, DeviceBuffer, DeviceSliceMut, LaunchConfig, Stream};
-use kasmina_telemetry::{ChunkStats, GradientStats};
+use kasmina_sys::{ByValue, DeviceSliceMut, LaunchConfig};
 use kasmina_tma::{LoadPath, Selection, TensorMap};
 
-use super::backward::BackwardState;
-use super::columns::Columns;
-use super::cuts::{self, Cuts};
-use super::engine::{Engine, ForwardKernel};
+use super::engine::ForwardKernel;
 use super::error::CudaError;
-use super::geometry::{COPIED_ROWS, Geometry, Needs, PACKET_BYTES, ROWS, Tuning, WORKERS};
+use super::geometry::{Geometry, Needs, Tuning};
 use super::job::View;
-use super::layer::ResidentCollect;
 use super::loading;
-use super::matrix::{DeviceMatMut, DeviceMatRef};
-use super::params::{COMPUTE, ForwardParams, RawBounds, RawGradientStats};
+use super::matrix::{DeviceMatMut, DeviceMatRef, side};
+use super::params::{COMPUTE, ForwardParams};
+use super::streams::Streams;
 use super::tape::Piece;
 use super::tune::{self, Key, Pass, TuneReport, TuningSource, Variant, Work};
 use super::variants::{Counting, ForwardVariant, element_bytes};
-use crate::lower::{Lowered, Plan};
-use crate::{Bounds, DType, Element, SeedLayout};
-
-/// Blocks of rows that the cp.async kernels keep: `kAsyncStages` of `kernels/stream_access.cuh`.
-const ASYNC_STAGES: u32 = 3;
-/// The greatest number of rows or columns.
-const MAX_SIDE: usize = 1 << 31;
+use crate::{DType, Element};
 
 /// How one pass is to run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,79 +43,7 @@ pub struct ForwardReport {
     pub tuning: TuningSource,
 }
 
-/// One layer on the device: its column programs, what they do to which columns, and the statistics gathered so far. All of it
-/// belongs to one stream, on which passes are queued; nothing waits for the host.
-#[derive(Debug)]
-pub struct Streams {
-    pub(super) columns: Columns,
-    /// Of activations, one entry a seed.
-    pub(super) totals: DeviceBuffer<ChunkStats>,
-    /// Of output gradients, one entry a seed.
-    pub(super) gradient_totals: DeviceBuffer<RawGradientStats>,
-    pub(super) backward: BackwardState,
-    cuts: Cuts<ChunkStats>,
-}
-
 impl Streams {
-    /// A layer whose columns are all copied, with empty statistics.
-    ///
-    /// # Errors
-    /// Out of memory, or more columns than the kernels take.
-    pub fn new(
-        engine: &Arc<Engine>,
-        stream: &Stream,
-        layout: SeedLayout,
-    ) -> Result<Self, CudaError> {
-        side("the number of columns", layout.hidden())?;
-        let columns = Columns::new(engine, stream, layout)?;
-        let totals = DeviceBuffer::unwritten(stream, layout.seeds())?;
-        let gradient_totals = DeviceBuffer::unwritten(stream, layout.seeds())?;
-        cuts::empty(&columns, &totals)?;
-        cuts::empty(&columns, &gradient_totals)?;
-        let (backward, cuts) = (BackwardState::default(), Cuts::default());
-        Ok(Self { columns, totals, gradient_totals, backward, cuts })
-    }
-
-    /// Replaces all programs by those of a lowered layer.
-    ///
-    /// # Errors
-    /// [`CudaError::NotStreamed`] for a seed on path whose branch mixes columns, the programs unchanged; or the copy failed.
-    pub fn set_plan(&mut self, plan: &Plan) -> Result<(), CudaError> {
-        let mut flags = vec![0u8; self.columns.layout.hidden()];
-        for (&seed, planned) in &plan.seeds {
-            match planned.path {
-                Lowered::Copy => {}
-                Lowered::Pointwise => flags[self.columns.layout.columns(seed)].fill(COMPUTE),
-                Lowered::Stencil { .. } | Lowered::Matrix => {
-                    return Err(CudaError::NotStreamed { seed });
-                }
-            }
-        }
-        let identity = [1.0, 1.0, 0.0, 1.0];
-        let packed: Vec<[f32; 4]> = match plan.programs(0..self.columns.layout.hidden()) {
-            None => vec![identity; self.columns.layout.hidden()],
-            Some(all) => {
-                let columns = all.on.iter().zip(all.off).zip(all.bias.iter().zip(all.polarity));
-                columns.map(|((on, off), (bias, polarity))| [*on, *off, *bias, *polarity]).collect()
-            }
-        };
-        self.columns.programs.copy_from_host(&packed)?;
-        self.columns.flags.copy_from_host(&flags)?;
-        self.columns.host_flags = flags;
-        self.columns.generation += 1;
-        Ok(())
-    }
-
-    /// Sets the guards of the passes from now on.
-    ///
-    /// # Errors
-    /// The copy failed.
-    pub fn set_bounds(&mut self, bounds: Bounds) -> Result<(), CudaError> {
-        let Bounds { guarded, epsilon, lower, upper } = bounds;
-        let raw = RawBounds { guarded: guarded.into(), epsilon, lower, upper };
-        Ok(self.columns.bounds.copy_from_host(&[raw])?)
-    }
-
     /// y = layer(x), both `[rows, hidden]`, each with its own row stride. Queued, not waited for.
     ///
     /// # Errors
@@ -151,69 +69,6 @@ impl Streams {
     ) -> Result<ForwardReport, CudaError> {
         let both = x.as_ref();
         self.run(both, both, true, options)
-    }
-
-    /// The statistics gathered so far, one entry a seed. Waits for the passes queued before.
-    ///
-    /// # Errors
-    /// A pass, or the copy, failed.
-    pub fn stats(&mut self) -> Result<Vec<ChunkStats>, CudaError> {
-        self.collect()?;
-        Ok(self.totals.to_vec()?)
-    }
-
-    /// The statistics of output gradients gathered so far, one entry a seed. Waits for the passes queued before.
-    ///
-    /// # Errors
-    /// A pass, or the copy, failed.
-    pub fn gradient_stats(&mut self) -> Result<Vec<GradientStats>, CudaError> {
-        self.collect()?;
-        Ok(self.gradient_totals.to_vec()?.into_iter().map(GradientStats::from).collect())
-    }
-
-    /// Starts the statistics of activations and of gradients anew. Queued.
-    ///
-    /// # Errors
-    /// The driver refused.
-    pub fn clear_stats(&mut self) -> Result<(), CudaError> {
-        self.collect()?;
-        cuts::empty(&self.columns, &self.totals)?;
-        cuts::empty(&self.columns, &self.gradient_totals)
-    }
-
-    /// Moves what the passes have counted to `totals` and `gradient_totals`. Queued.
-    pub(super) fn collect(&mut self) -> Result<(), CudaError> {
-        self.cuts.collect(&self.columns, &self.totals)?;
-        self.backward.collect(&self.columns, &self.gradient_totals)
-    }
-
-    /// What the passes have counted and not yet moved to `totals` and `gradient_totals`.
-    pub(super) fn counted(&self) -> Vec<ResidentCollect> {
-        let of = |totals: u64, of_gradients: bool| {
-            move |(accumulators, geometry)| ResidentCollect {
-                accumulators,
-                totals,
-                geometry,
-                of_gradients,
-            }
-        };
-        let chunks = self.cuts.counted().map(of(self.totals.address(), false));
-        let gradients = self.backward.counted().map(of(self.gradient_totals.address(), true));
-        chunks.chain(gradients).collect()
-    }
-
-    /// Notes that the passes of a graph have counted.
-    pub(super) fn note_counts(&mut self) {
-        self.cuts.note_counts();
-        self.backward.note_counts();
-    }
-
-    /// Outputs so far that did not fit their type. Waits for the passes queued before.
-    ///
-    /// # Errors
-    /// A pass, or the copy, failed.
-    pub fn saturated(&self) -> Result<u64, CudaError> {
-        Ok(self.columns.saturated.to_vec()?.first().copied().unwrap_or(0))
     }
 
     /// `y` is written: the callers hold it exclusively, or it is `x` itself, which they do.
@@ -317,13 +172,13 @@ impl Streams {
     ) -> Result<Geometry, CudaError> {
         let kernel = self.columns.engine.forward(variant)?;
         let machine = self.columns.engine.machine(variant.blocks());
-        let needs = Needs { tuning, ..needs(&variant) };
+        let needs = Needs { tuning, ..variant.needs() };
         let (rows, bytes) = (x.view().rows, variant.element_bytes());
         let layout = self.columns.layout;
         let geometry = Geometry::new(rows, layout, bytes, variant.path, machine, needs);
         let places = (x.view(), y.view(), in_place);
         let params = self.forward_params(variant, geometry, places, options.dead_epsilon)?;
-        let shared = shared_bytes(&variant, &geometry);
+        let shared = variant.shared_bytes(&geometry);
         let config = LaunchConfig::new(geometry.blocks(), variant.threads()).shared_bytes(shared);
         let homes = [x.data().home(), y.data().home()];
         let maps = match variant.path {
@@ -426,66 +281,5 @@ impl Streams {
 
     fn idle(&self, path: Selection) -> ForwardReport {
         ForwardReport { path, kernel: None, blocks: 0, tuning: TuningSource::NOTHING_STREAMED }
-    }
-
-    pub(super) fn check_shape(
-        &self,
-        what: &'static str,
-        found: (usize, usize),
-        rows: usize,
-    ) -> Result<(), CudaError> {
-        let needed = (rows, self.columns.layout.hidden());
-        if found == needed { Ok(()) } else { Err(CudaError::Shape { what, found, needed }) }
-    }
-}
-
-pub(super) fn side(what: &'static str, value: usize) -> Result<(), CudaError> {
-    if value <= MAX_SIDE {
-        return Ok(());
-    }
-    Err(CudaError::TooLarge { what, value, limit: MAX_SIDE })
-}
-
-/// The kernels' records in shared memory, one a thread and unit.
-fn scratch_bytes(variant: &ForwardVariant) -> u32 {
-    let per_thread = match variant.counting {
-        Counting::Off => 0,
-        Counting::Packet => 1,
-        Counting::Column => PACKET_BYTES / variant.element_bytes(),
-    };
-    WORKERS * per_thread * size_of::<ChunkStats>() as u32
-}
-
-/// What a forward kernel keeps in shared memory, and how it is cut for.
-pub(super) fn needs(variant: &ForwardVariant) -> Needs {
-    let bulk = matches!(variant.path, LoadPath::TensorMap | LoadPath::Bulk);
-    let (narrow, by_column) = (variant.element_bytes() == 2, variant.counting == Counting::Column);
-    let light = u32::from(narrow) + u32::from(by_column) + u32::from(variant.computes) < 2;
-    let tuning = match (bulk, light, narrow) {
-        (true, _, _) if !variant.computes => Tuning::BULK_COPY,
-        // Half of the threads suffice for what is little work.
-        (true, true, _) => Tuning::BULK,
-        (true, false, _) => Tuning::BULK_BUSY,
-        (false, _, true) => Tuning::PLAIN_16,
-        (false, _, false) => Tuning::PLAIN,
-    };
-    let beside = if bulk { scratch_bytes(variant) } else { 0 };
-    let lane_rows = if bulk && !variant.computes { COPIED_ROWS } else { ROWS };
-    Needs { most_packets: WORKERS, matrices: 1, beside, fewest: 1, lane_rows, tuning }
-}
-
-/// Dynamic shared memory of a block: the stages with their barriers, and the records beside them; or the threads' own places,
-/// which the records have afterwards.
-pub(super) fn shared_bytes(variant: &ForwardVariant, geometry: &Geometry) -> u32 {
-    const BARRIERS: u32 = 3 * 8;
-    let places = ROWS * WORKERS * PACKET_BYTES;
-    let scratch = scratch_bytes(variant);
-    match variant.path {
-        LoadPath::TensorMap | LoadPath::Bulk => {
-            let barriers = (geometry.stages * BARRIERS).next_multiple_of(PACKET_BYTES);
-            geometry.stages * geometry.stage_bytes() + barriers + scratch
-        }
-        LoadPath::CpAsync => scratch.max(ASYNC_STAGES * places),
-        LoadPath::Vector16 | LoadPath::Scalar => scratch.max(places),
     }
 }

@@ -7,8 +7,8 @@ use kasmina_telemetry::{ChunkStats, GradientStats, Histogram};
 
 use super::columns::Columns;
 use super::error::CudaError;
-use super::forward::Streams;
 use super::params::RawGradientStats;
+use super::streams::Streams;
 
 /// The fatbin of the kernels here.
 const IMAGE: &str = "hand_over";

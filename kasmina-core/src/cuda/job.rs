@@ -76,3 +76,12 @@ pub(crate) struct View {
     pub(crate) rows: u32,
     pub(crate) columns: u32,
 }
+
+/// What a backward pass reads and writes; all matrices have the same rows and columns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BackwardViews {
+    /// The layer's input.
+    pub(crate) x: View,
+    /// dL/dy, and where dL/dx goes; without them only reconstruction objectives are served.
+    pub(crate) gradients: Option<(View, View)>,
+}

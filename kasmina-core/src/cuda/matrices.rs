@@ -5,10 +5,9 @@
 
 use kasmina_sys::{ByValue, DeviceBuffer, Kernel, LaunchConfig};
 
-use super::backward::BackwardViews;
 use super::columns::Columns;
 use super::error::CudaError;
-use super::job::{JobList, View};
+use super::job::{BackwardViews, JobList, View};
 use super::matrix_work::{
     Item, ItemSums, MatrixParams, MergeItem, MergeParams, Pass, Share, Work, shares,
 };

@@ -2,9 +2,13 @@
 
 use kasmina_sys::{DeviceSlice, DeviceSliceMut};
 
+use super::error::CudaError;
 use super::job::View;
 use crate::matrix::check_length;
 use crate::{Element, Result};
+
+/// The greatest number of rows or columns.
+const MAX_SIDE: usize = 1 << 31;
 
 /// A read-only `[rows, columns]` matrix on the device; row r begins at element r·row_stride.
 #[derive(Clone, Copy, Debug)]
@@ -97,4 +101,15 @@ impl<'a, T: Element> DeviceMatMut<'a, T> {
     pub fn row_stride(&self) -> usize {
         self.row_stride
     }
+}
+
+/// Whether so many rows or columns are few enough for the kernels.
+///
+/// # Errors
+/// [`CudaError::TooLarge`].
+pub(super) fn side(what: &'static str, value: usize) -> Result<(), CudaError> {
+    if value <= MAX_SIDE {
+        return Ok(());
+    }
+    Err(CudaError::TooLarge { what, value, limit: MAX_SIDE })
 }

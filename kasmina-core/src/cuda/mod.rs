@@ -1,11 +1,16 @@
 //! The GPU backend: streaming kernels over column programs, on any device with the kernels of this crate.
 //!
 //! [`Engine`] is a device with the kernels loaded, [`CudaLayer`] a layer that lives and trains there. [`Streams`] keeps one
-//! layer's programs and statistics and runs the streaming passes. How a matrix is cut is in `geometry`, which kernels there are
-//! in `variants`. Filters are in `stencil`, their cut in `stencil_cut`; bottleneck and dense branches in `matrices`; what goes
-//! seed by seed in `seeds`.
+//! layer's programs and statistics; `forward` and `backward` are its streaming passes. How a matrix is cut is in `geometry`, which
+//! kernels there are and what they need in `variants`. Filters are in `stencil`, their cut in `stencil_cut`; bottleneck and dense
+//! branches in `matrices`; what goes seed by seed in `seeds`.
+//!
+//! From the bottom up: what is on the device (`columns`, `cuts`, `streams`), the passes, the layer, what runs layers' steps otherwise
+//! than by plain calls (`step_graph`, `executor`, `stack`), and `execution`, which chooses among them. Nothing knows what is above it;
+//! what a layer must know of a grid that uses its memory is in `residents`.
 
 mod backward;
+mod backward_state;
 mod columns;
 mod cuts;
 mod engine;
@@ -24,11 +29,13 @@ mod matrix;
 mod matrix_work;
 mod params;
 mod rehearsal;
+mod residents;
 mod seeds;
 mod stack;
 mod stencil;
 mod stencil_cut;
 mod step_graph;
+mod streams;
 mod tape;
 #[doc(hidden)]
 pub mod testing;
@@ -55,18 +62,20 @@ pub use executor::{
 };
 #[doc(hidden)]
 pub use facts::{StreamingKernel, argument_bytes, streaming_kernels};
-pub use forward::{Forward, ForwardReport, Streams};
+pub use forward::{Forward, ForwardReport};
 #[cfg(feature = "candle")]
 pub(crate) use layer::runs_user_blueprint;
-pub use layer::{CudaLayer, LayerReport, OptimizerSummary, PublishOutcome, PublishedEpoch};
+pub use layer::{
+    CudaLayer, LayerReport, LayerStep, OptimizerSummary, PublishOutcome, PublishedEpoch,
+};
 pub use matrix::{DeviceMatMut, DeviceMatRef};
 #[doc(hidden)]
 pub use rehearsal::{Found, Rehearsal};
 pub use stack::{FusedLayers, LayerStack, OwnLaunches, StackCut, StackError, StackReport};
 pub use step_graph::{
-    Instantiation, LayerStep, Room, Step, StepGraph, StepGraphError, StepGraphOptions,
-    StepGraphReport,
+    Instantiation, Room, Step, StepGraph, StepGraphError, StepGraphOptions, StepGraphReport,
 };
+pub use streams::Streams;
 #[doc(hidden)]
 pub use testing_bench::{ReadOnly, TwoReadsOneWrite};
 #[doc(hidden)]

@@ -82,6 +82,9 @@ pub(crate) struct FinalizeParams {
 
 const _: () = assert!(size_of::<FinalizeParams>() == 48, "as in finalize.cu");
 
+/// Σg, Σg·x and Σg·x over x·p > 0 of a column: `ColumnTotals` of `kernels/kasmina_program.cuh`.
+pub(crate) type ColumnTotals = [f64; 3];
+
 /// `Bounds` of `kernels/kasmina_stability.cuh`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]

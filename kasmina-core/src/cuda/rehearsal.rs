@@ -5,15 +5,15 @@ use std::ops::Range;
 
 use kasmina_sys::DeviceBuffer;
 
-use super::backward::{Backward, BackwardReport, BackwardViews};
+use super::backward::{Backward, BackwardReport};
 use super::error::CudaError;
-use super::forward::{Streams, side};
 use super::job::{
-    JobList, KIND_ATTENTION_HEAD, KIND_MLP_EXPANSION, KIND_RESIDUAL, ROLE_PATH,
+    BackwardViews, JobList, KIND_ATTENTION_HEAD, KIND_MLP_EXPANSION, KIND_RESIDUAL, ROLE_PATH,
     ROLE_RECONSTRUCTION, ROLE_STRAIGHT_THROUGH, SeedJob, SeedResult,
 };
-use super::matrix::{DeviceMatMut, DeviceMatRef};
+use super::matrix::{DeviceMatMut, DeviceMatRef, side};
 use super::params::{COMPUTE, NEEDS_X, RECONSTRUCTION, STRAIGHT_THROUGH, SUM_G, SUM_GX};
+use super::streams::Streams;
 use crate::lower::{Lowered, Program};
 use crate::{Blueprint, Element, Layer, Objective, StabilityMode};
 

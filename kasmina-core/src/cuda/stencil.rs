@@ -3,11 +3,11 @@
 use bytemuck::{Pod, Zeroable};
 use kasmina_sys::{ByValue, DeviceBuffer, Kernel, LaunchConfig};
 
-use super::backward::BackwardViews;
 use super::columns::Columns;
 use super::error::CudaError;
 use super::job::{
-    JobList, KIND_CONV_FILTER, ROLE_PATH, ROLE_RECONSTRUCTION, ROLE_STRAIGHT_THROUGH, SeedJob, View,
+    BackwardViews, JobList, KIND_CONV_FILTER, ROLE_PATH, ROLE_RECONSTRUCTION,
+    ROLE_STRAIGHT_THROUGH, SeedJob, View,
 };
 use super::stencil_cut::{Direction, Shape, THREADS, most_taps};
 use super::tape::Piece;

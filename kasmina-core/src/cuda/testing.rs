@@ -5,13 +5,12 @@ use std::sync::Arc;
 use bytemuck::Zeroable;
 use kasmina_sys::{DeviceBuffer, Stream};
 
-use super::backward::BackwardViews;
 use super::columns::Columns;
 use super::engine::Engine;
 use super::error::CudaError;
 use super::job::{
-    JobList, KIND_CONV_FILTER, ROLE_PATH, ROLE_RECONSTRUCTION, ROLE_STRAIGHT_THROUGH, SeedJob,
-    SeedResult, View,
+    BackwardViews, JobList, KIND_CONV_FILTER, ROLE_PATH, ROLE_RECONSTRUCTION,
+    ROLE_STRAIGHT_THROUGH, SeedJob, SeedResult, View,
 };
 use super::matrix::{DeviceMatMut, DeviceMatRef};
 use super::params::RawBounds;

@@ -6,12 +6,11 @@ use bytemuck::Zeroable;
 use kasmina_sys::{DeviceBuffer, Stream};
 
 use super::CudaError;
-use super::backward::BackwardViews;
 use super::columns::Columns;
 use super::engine::Engine;
 use super::job::{
-    JobList, KIND_BOTTLENECK, KIND_DENSE, ROLE_PATH, ROLE_RECONSTRUCTION, ROLE_STRAIGHT_THROUGH,
-    SeedJob, SeedResult,
+    BackwardViews, JobList, KIND_BOTTLENECK, KIND_DENSE, ROLE_PATH, ROLE_RECONSTRUCTION,
+    ROLE_STRAIGHT_THROUGH, SeedJob, SeedResult,
 };
 use super::matrices::Matrices;
 use super::matrix::{DeviceMatMut, DeviceMatRef};

@@ -51,8 +51,9 @@ use super::{CandleError, CandleResult, tensor as any_tensor};
 use crate::cuda::{CudaError, CudaLayer, Engine};
 use crate::lifecycle::SeedSignals;
 use crate::{ForwardOptions, Layer};
-use op::{Pass, Result1};
+use op::Pass;
 use snapshot::Snapshot;
+use tensor::Result1;
 use turns::Turns;
 use variables::{Norms, Variables};
 

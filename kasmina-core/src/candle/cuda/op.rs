@@ -7,12 +7,10 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, Layout, Result,
 use parking_lot::Mutex;
 
 use super::snapshot::Snapshot;
+use super::tensor::Result1;
 use super::{Shared, tensor};
 use crate::ForwardOptions;
 use crate::candle::{CandleError, CandleResult};
-
-/// A pass's result.
-pub(super) type Result1 = (CudaStorage, Shape);
 
 /// The operation: the result of a forward pass, and what its backward pass needs.
 pub(super) struct Pass {

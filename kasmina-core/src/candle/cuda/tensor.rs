@@ -8,9 +8,11 @@ use kasmina_sys::{DeviceSlice, DeviceSliceMut, Stream};
 
 use super::super::tensor::{check_shape, dispatch, row_stride, rowwise};
 use super::super::{CandleError, CandleResult};
-use super::op::Result1;
 use crate::cuda::{CudaLayer, DeviceMatMut, DeviceMatRef};
 use crate::{Element, ForwardOptions};
+
+/// A pass's result.
+pub(super) type Result1 = (CudaStorage, Shape);
 
 /// The layer's forward pass on a tensor of its device.
 pub(super) fn forward(

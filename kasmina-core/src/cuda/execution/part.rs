@@ -2,7 +2,8 @@
 
 use crate::cuda::error::CudaError;
 use crate::cuda::layer::CudaLayer;
-use crate::cuda::step_graph::{LayerStep, StepGraphError};
+use crate::cuda::layer::LayerStep;
+use crate::cuda::step_graph::StepGraphError;
 use crate::cuda::{SharedLayer, SharedMatrix};
 use crate::{Element, ForwardOptions};
 

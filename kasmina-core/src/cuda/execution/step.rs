@@ -9,7 +9,8 @@ use super::part::{SharedPart, check};
 use crate::cuda::error::CudaError;
 use crate::cuda::executor::{ExecutorError, ResidentStep, ResidentStepBuilder};
 use crate::cuda::layer::CudaLayer;
-use crate::cuda::step_graph::{Phases, Step, StepGraphError};
+use crate::cuda::layer::Phases;
+use crate::cuda::step_graph::{Step, StepGraphError};
 use crate::cuda::{SharedLayer, SharedMatrix};
 use crate::{AdamW, DType, Element};
 

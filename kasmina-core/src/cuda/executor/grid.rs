@@ -19,10 +19,10 @@ use super::records::{
 use crate::cuda::engine::Engine;
 use crate::cuda::error::CudaError;
 use crate::cuda::geometry::{Machine, WORKERS};
+use crate::cuda::residents::{GRID, RECORD_BYTES};
 
 /// The fatbin of the grid.
 const IMAGE: &str = "resident";
-pub(in crate::cuda) const GRID: &str = "kasmina_resident";
 const RUN: &str = "kasmina_resident_run";
 
 /// What the kernels take.
@@ -34,12 +34,9 @@ pub(in crate::cuda) const RESIDENT_ARGUMENTS: &[usize] = <Resident as KernelArgu
 /// See [`RESIDENT_ARGUMENTS`].
 pub(in crate::cuda) const RUN_ARGUMENTS: &[usize] = <Run as KernelArguments>::SIZES;
 
-/// Threads of a block that work on an item, `kBlockThreads`; the others merge statistics.
-pub(in crate::cuda) const BLOCK_THREADS: u32 = 192;
 /// Dynamic shared memory of a block for items, `kItemBytes`: what the forward pass's rows take.
 const ITEM_BYTES: u32 = 96 << 10;
-/// The same for records on their way to the mergers, `kRecordBytes`, and for their job before them.
-pub(in crate::cuda) const RECORD_BYTES: u32 = 36 << 10;
+/// The same for the mergers' job, before the records.
 const JOB_BYTES: u32 = 48;
 const SHARED_BYTES: u32 = ITEM_BYTES + JOB_BYTES + RECORD_BYTES;
 /// Blocks that a grid is worth having: one that dispatches and one that works.

@@ -93,8 +93,8 @@ impl<T: Element> SharedMatrix<T> {
         owner: Option<Arc<dyn Any + Send + Sync>>,
     ) -> Result<Self, CudaError> {
         check_length("the matrix", len, rows, columns, row_stride)?;
-        crate::cuda::forward::side("the number of rows", rows)?;
-        crate::cuda::forward::side("the number of columns", columns)?;
+        crate::cuda::matrix::side("the number of rows", rows)?;
+        crate::cuda::matrix::side("the number of columns", columns)?;
         // SAFETY: only its numbers are looked at.
         let slice = unsafe { DeviceSlice::<T>::from_raw(home, address, len) }?;
         let view = DeviceMatRef::new(slice, rows, columns, row_stride)?.view();

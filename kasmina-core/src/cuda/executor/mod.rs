@@ -71,8 +71,7 @@ pub use report::ExecutorReport;
 pub use step::{ResidentStep, ResidentStepBuilder, SharedLayer};
 pub use ticket::Ticket;
 
-pub(super) use grid::{BLOCK_THREADS, GRID, RECORD_BYTES, RESIDENT_ARGUMENTS, RUN_ARGUMENTS};
-pub(super) use ticket::Residents;
+pub(super) use grid::{RESIDENT_ARGUMENTS, RUN_ARGUMENTS};
 
 use super::engine::Engine;
 use super::error::CudaError;
@@ -376,7 +375,7 @@ impl Shared {
                 self.state.lock().report.waited_for_streams += 1;
             }
         }
-        layers.iter().for_each(|layer| layer.residents().note(ticket));
+        layers.iter().for_each(|layer| layer.residents().note(ticket.clone()));
         let queued = Queued { step: Arc::clone(step), record, ticket: Arc::clone(&ticket.0) };
         // A step on a stream whose memory this one touches: what this one's own streams did not show.
         let mut state =

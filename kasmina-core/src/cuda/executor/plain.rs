@@ -15,7 +15,6 @@ use crate::cuda::backward::{self, Finalize, PlainBackward};
 use crate::cuda::cuts::Collect;
 use crate::cuda::engine::{Engine, ForwardKernel};
 use crate::cuda::error::CudaError;
-use crate::cuda::forward;
 use crate::cuda::geometry::WORKERS;
 use crate::cuda::params::{BackwardParams, FinalizeParams, ForwardParams};
 use crate::cuda::variants::{BackwardVariant, Counting, ForwardVariant, backward_image};
@@ -49,7 +48,7 @@ fn launch(engine: &Engine, item: &Item, stream: &Stream) -> Result<(), CudaError
         KIND_FORWARD => {
             let variant = ForwardVariant { dtype, path, counting, computes: true };
             let params: ForwardParams = item.params();
-            let config = config.shared_bytes(forward::shared_bytes(&variant, &params.geometry));
+            let config = config.shared_bytes(variant.shared_bytes(&params.geometry));
             let ForwardKernel::Plain(kernel) = engine.forward(variant)? else {
                 return Err(CudaError::NoImage);
             };
@@ -59,7 +58,7 @@ fn launch(engine: &Engine, item: &Item, stream: &Stream) -> Result<(), CudaError
         KIND_BACKWARD => {
             let variant = BackwardVariant { dtype, path, counting };
             let params: BackwardParams = item.params();
-            let config = config.shared_bytes(backward::shared_bytes(&variant, &params.geometry));
+            let config = config.shared_bytes(variant.shared_bytes(&params.geometry));
             let kernel = engine.kernel::<PlainBackward>(&backward_image(dtype), &variant.name())?;
             // SAFETY: as above.
             unsafe { kernel.launch(stream, &config, (ByValue(params),)) }?;

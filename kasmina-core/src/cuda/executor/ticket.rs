@@ -9,6 +9,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Shared;
 use super::error::ExecutorError;
+use crate::cuda::residents::Resident;
 
 type Callback = Box<dyn FnOnce(&Result<(), ExecutorError>) + Send>;
 
@@ -197,31 +198,14 @@ impl fmt::Debug for Ticket {
     }
 }
 
-/// Steps that use a layer's device memory, for whoever wants to change it.
-#[derive(Debug, Default)]
-pub(in crate::cuda) struct Residents {
-    tickets: Mutex<Vec<Ticket>>,
-}
-
-impl Residents {
-    pub(in crate::cuda) fn note(&self, ticket: &Ticket) {
-        let mut tickets = self.tickets.lock();
-        tickets.retain(|ticket| !ticket.is_done());
-        tickets.push(ticket.clone());
+impl Resident for Ticket {
+    fn is_over(&self) -> bool {
+        self.is_done()
     }
 
-    /// Waits until no step uses the layer any more. How the steps went their own tickets say.
-    pub(in crate::cuda) fn settle(&self) {
-        let tickets = std::mem::take(&mut *self.tickets.lock());
-        for ticket in tickets {
-            // Also after an error nothing of the step runs any more: the grid has ended, or the context is lost.
-            let _outcome = ticket.wait();
-        }
-    }
-}
-
-impl Drop for Residents {
-    fn drop(&mut self) {
-        self.settle();
+    fn outlast(&self) {
+        // Also after an error nothing of the step runs any more: the grid has ended, or the context is lost. How it went is the
+        // submitter's to ask.
+        let _outcome = self.wait();
     }
 }

@@ -11,6 +11,7 @@
 
 mod arena;
 mod epoch;
+mod given;
 #[cfg(feature = "candle-cuda")]
 mod lend;
 mod pass;
@@ -35,20 +36,22 @@ use kasmina_telemetry::{ChunkStats, GradientStats, TelemetryMode, TelemetryScope
 use kasmina_tma::LoadPath;
 
 pub use epoch::PublishedEpoch;
+pub use given::LayerStep;
+pub(in crate::cuda) use given::Phases;
 pub use publish::PublishOutcome;
 pub use report::{LayerReport, OptimizerSummary};
-pub(super) use resident::{ResidentCollect, ResidentStamp};
+pub(super) use resident::ResidentStamp;
 pub(in crate::cuda) use step::{Ready, Reports, Stamp};
 #[cfg(feature = "candle")]
 pub(crate) use users::runs_user_blueprint;
 
 use super::engine::Engine;
 use super::error::CudaError;
-use super::forward::Streams;
 use super::matrices::Matrices;
 use super::params::RawBounds;
 use super::seeds::{LargeSeeds, StrictScratch};
 use super::stencil::Stencils;
+use super::streams::Streams;
 use super::tune::TuneReport;
 use crate::lifecycle::Lifecycle;
 use crate::{

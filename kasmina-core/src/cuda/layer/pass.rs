@@ -6,13 +6,14 @@ use kasmina_sys::Stream;
 
 use super::CudaLayer;
 use super::work::is_pointwise;
-use crate::cuda::backward::{Backward, BackwardViews};
+use crate::cuda::backward::Backward;
 use crate::cuda::error::CudaError;
-use crate::cuda::forward::{Forward, side};
+use crate::cuda::forward::Forward;
 use crate::cuda::job::{
-    KIND_BOTTLENECK, KIND_CONV_FILTER, KIND_DENSE, ROLE_PATH, ROLE_RECONSTRUCTION, SeedJob, View,
+    BackwardViews, KIND_BOTTLENECK, KIND_CONV_FILTER, KIND_DENSE, ROLE_PATH, ROLE_RECONSTRUCTION,
+    SeedJob, View,
 };
-use crate::cuda::matrix::{DeviceMatMut, DeviceMatRef};
+use crate::cuda::matrix::{DeviceMatMut, DeviceMatRef, side};
 use crate::cuda::params::RawBounds;
 use crate::cuda::seeds;
 use crate::layer::watched_seeds;

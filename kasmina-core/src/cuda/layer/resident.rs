@@ -7,14 +7,16 @@ use super::CudaLayer;
 use super::pass::{is_filter, is_matrix};
 use super::step::Reports;
 use super::work::Role;
-use crate::cuda::backward::{self, BackwardReport, BackwardViews};
+use crate::cuda::backward::BackwardReport;
 use crate::cuda::error::CudaError;
-use crate::cuda::executor::{BLOCK_THREADS, GRID, RECORD_BYTES, Residents};
-use crate::cuda::forward::{self, ForwardReport, side};
+use crate::cuda::forward::ForwardReport;
 use crate::cuda::geometry::{Geometry, Machine, Needs, PACKET_BYTES};
-use crate::cuda::job::View;
+use crate::cuda::job::{BackwardViews, View};
 use crate::cuda::loading;
+use crate::cuda::matrix::side;
 use crate::cuda::params::{BackwardParams, FinalizeParams, ForwardParams};
+use crate::cuda::residents::{BLOCK_THREADS, GRID, RECORD_BYTES, Residents};
+use crate::cuda::streams::Counted;
 use crate::cuda::tune::{TuningSource, WhyTable};
 use crate::cuda::variants::{BackwardVariant, Counting, ForwardVariant, element_bytes};
 use crate::layer::watched_seeds;
@@ -40,14 +42,6 @@ pub(in crate::cuda) struct ResidentStamp {
     mode: TelemetryMode,
     scope: TelemetryScope,
     stability: Stability,
-}
-
-/// Accumulators that are to be moved to the seeds' totals.
-pub(in crate::cuda) struct ResidentCollect {
-    pub(in crate::cuda) accumulators: u64,
-    pub(in crate::cuda) totals: u64,
-    pub(in crate::cuda) geometry: Geometry,
-    pub(in crate::cuda) of_gradients: bool,
 }
 
 /// Bytes of a matrix above which a launch costs less than the grid's plain loads lose.
@@ -135,7 +129,7 @@ impl CudaLayer {
         let counting = self.watch(dtype, x, options, pass)?;
         let path = LoadPath::CpAsync;
         let variant = ForwardVariant { dtype, path, counting, computes: true };
-        let needs = Needs { lane_rows: lane_rows(dtype), ..forward::needs(&variant) };
+        let needs = Needs { lane_rows: lane_rows(dtype), ..variant.needs() };
         let geometry = self.cut(x.rows, (dtype, counting), path, machine, needs);
         let dead_epsilon = self.state.telemetry.dead_epsilon;
         let places = (x, y, in_place);
@@ -162,7 +156,7 @@ impl CudaLayer {
         let counting = self.watch(dtype, x, options, pass)?;
         let path = LoadPath::CpAsync;
         let variant = BackwardVariant { dtype, path, counting };
-        let needs = Needs { lane_rows: lane_rows(dtype), ..backward::needs(&variant) };
+        let needs = Needs { lane_rows: lane_rows(dtype), ..variant.needs() };
         let geometry = self.cut(x.rows, (dtype, counting), path, machine, needs);
         let views = BackwardViews { x, gradients: Some((grad_y, grad_x)) };
         let params = self.streams.backward_params(variant, geometry, &views)?;
@@ -264,7 +258,7 @@ impl CudaLayer {
     }
 
     /// What the passes have counted and not yet moved to the totals.
-    pub(in crate::cuda) fn resident_collect(&self) -> Vec<ResidentCollect> {
+    pub(in crate::cuda) fn resident_collect(&self) -> Vec<Counted> {
         self.streams.counted()
     }
 

@@ -5,11 +5,11 @@ use kasmina_tma::LoadPath;
 
 use super::CudaLayer;
 use super::pass::{is_filter, is_matrix};
-use crate::cuda::backward::{BackwardReport, BackwardViews};
+use crate::cuda::backward::BackwardReport;
 use crate::cuda::error::CudaError;
 use crate::cuda::forward::ForwardReport;
 use crate::cuda::geometry::Geometry;
-use crate::cuda::job::{ROLE_PATH, SeedJob, View};
+use crate::cuda::job::{BackwardViews, ROLE_PATH, SeedJob, View};
 use crate::cuda::loading;
 use crate::cuda::params::{
     BackwardParams, FinalizeParams, ForwardParams, NEEDS_X, RECONSTRUCTION, STRAIGHT_THROUGH,

@@ -8,11 +8,13 @@ use kasmina_sys::{CopyCall, KernelCall, Link};
 
 use super::CudaLayer;
 use super::arena::is_lowered;
-use crate::cuda::backward::{BackwardReport, BackwardViews};
+use super::given::{LayerStep, Phases};
+use crate::cuda::backward::BackwardReport;
 use crate::cuda::error::CudaError;
 use crate::cuda::forward::ForwardReport;
+use crate::cuda::job::BackwardViews;
 use crate::cuda::seeds::{self, BLOCK_MOST};
-use crate::cuda::step_graph::{LayerStep, Phases, StepGraphError};
+use crate::cuda::step_graph::StepGraphError;
 use crate::cuda::tape::{Phase, Piece, Placed};
 use crate::layer::watched_seeds;
 use crate::{Blueprint, Element, ForwardOptions, StabilityMode};

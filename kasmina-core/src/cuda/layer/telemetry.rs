@@ -8,9 +8,9 @@ use kasmina_telemetry::{ChunkStats, Histogram};
 use crate::SeedLayout;
 use crate::cuda::columns::Columns;
 use crate::cuda::error::CudaError;
-use crate::cuda::forward::Streams;
 use crate::cuda::hand_over::empty_histograms;
 use crate::cuda::params::RawGradientStats;
+use crate::cuda::streams::Streams;
 use crate::layer::TelemetryState;
 
 /// Device memory of a layer's telemetry beside the accumulators that `Streams` has, and where they land.

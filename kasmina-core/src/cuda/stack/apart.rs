@@ -6,10 +6,10 @@ use kasmina_tma::LoadPath;
 
 use super::cut::Shape;
 use super::{LayerStack, StackError, options_of};
-use crate::cuda::backward::{self, BackwardViews, PlainBackward};
+use crate::cuda::backward::PlainBackward;
 use crate::cuda::engine::ForwardKernel;
 use crate::cuda::error::CudaError;
-use crate::cuda::forward;
+use crate::cuda::job::BackwardViews;
 use crate::cuda::layer::CudaLayer;
 use crate::cuda::matrix::DeviceMatMut;
 use crate::cuda::variants::{BackwardVariant, Counting, ForwardVariant, StackPass, backward_image};
@@ -56,7 +56,7 @@ impl LayerStack {
                 return Err(CudaError::NoImage);
             };
             let config = LaunchConfig::new(geometry.blocks(), variant.threads())
-                .shared_bytes(forward::shared_bytes(&variant, &geometry));
+                .shared_bytes(variant.shared_bytes(&geometry));
             // SAFETY: the parameters are the kernel's; the matrices are borrowed, and belong to this stream or to idle ones.
             unsafe { kernel.launch(&self.stream, &config, (ByValue(params),)) }?;
         }
@@ -102,7 +102,7 @@ impl LayerStack {
             let (image, name) = (backward_image(dtype), variant.name());
             let kernel = self.engine.kernel::<PlainBackward>(&image, &name)?;
             let config = LaunchConfig::new(geometry.blocks(), variant.threads())
-                .shared_bytes(backward::shared_bytes(&variant, &geometry));
+                .shared_bytes(variant.shared_bytes(&geometry));
             // SAFETY: as above.
             unsafe { kernel.launch(&self.stream, &config, (ByValue(params),)) }?;
             layer.finalize_alone(&views, geometry.groups)?;

@@ -6,10 +6,10 @@
 use kasmina_telemetry::ChunkStats;
 
 use super::params::{BackwardLayer, ForwardLayer, PREPARERS};
-use crate::cuda::backward::ColumnTotals;
 use crate::cuda::geometry::{Geometry, PACKET_BYTES, WORKERS, pieces};
 use crate::cuda::job::View;
 use crate::cuda::layer::CudaLayer;
+use crate::cuda::params::ColumnTotals;
 use crate::cuda::variants::{Counting, StackPass as Pass, element_bytes, stack_rows};
 use crate::{DType, SeedLayout};
 

@@ -16,14 +16,13 @@ mod tests;
 use kasmina_sys::{ComputeCapability, Event, Stream};
 
 pub use report::{Instantiation, StepGraphError, StepGraphReport};
-pub(in crate::cuda) use step::Phases;
-pub use step::{LayerStep, Step};
+pub use step::Step;
 
 use executable::{Executable, Followed, Key, Make, Written};
 
 use super::cuts;
 use super::error::CudaError;
-use super::layer::{CudaLayer, Ready};
+use super::layer::{CudaLayer, LayerStep, Phases, Ready};
 use super::matrix::DeviceMatRef;
 use crate::{AdamW, Element};
 

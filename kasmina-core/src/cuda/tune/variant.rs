@@ -9,7 +9,6 @@ use crate::cuda::geometry::{Geometry, Machine, Needs, Tuning};
 use crate::cuda::variants::{
     BackwardVariant, ForwardVariant, backward_image, element_bytes, forward_image,
 };
-use crate::cuda::{backward, forward};
 
 /// A kernel of a streaming pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +63,8 @@ impl Variant {
 
     fn needs(&self) -> Needs {
         match self {
-            Self::Forward(variant) => forward::needs(variant),
-            Self::Backward(variant) => backward::needs(variant),
+            Self::Forward(variant) => variant.needs(),
+            Self::Backward(variant) => variant.needs(),
         }
     }
 
@@ -93,8 +92,8 @@ impl Variant {
     /// Dynamic shared memory of a block.
     pub(in crate::cuda) fn shared_bytes(&self, geometry: &Geometry) -> u32 {
         match self {
-            Self::Forward(variant) => forward::shared_bytes(variant, geometry),
-            Self::Backward(variant) => backward::shared_bytes(variant, geometry),
+            Self::Forward(variant) => variant.shared_bytes(geometry),
+            Self::Backward(variant) => variant.shared_bytes(geometry),
         }
     }
 }

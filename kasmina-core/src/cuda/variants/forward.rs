@@ -1,9 +1,14 @@
 //! The forward kernels.
 
+use kasmina_telemetry::ChunkStats;
 use kasmina_tma::LoadPath;
 
-use super::{Counting, DTYPES, block_threads, element_bytes, path_name, type_name};
+use super::{Counting, DTYPES, block_threads, element_bytes, is_bulk, path_name, type_name};
 use crate::DType;
+use crate::cuda::geometry::{COPIED_ROWS, Geometry, Needs, PACKET_BYTES, ROWS, Tuning, WORKERS};
+
+/// Blocks of rows that the cp.async kernels keep: `kAsyncStages` of `kernels/stream_access.cuh`.
+const ASYNC_STAGES: u32 = 3;
 
 /// A forward kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,6 +83,50 @@ impl ForwardVariant {
     /// Threads of a block.
     pub(crate) fn threads(&self) -> u32 {
         block_threads(self.path)
+    }
+
+    /// What a forward kernel keeps in shared memory, and how it is cut for.
+    pub(crate) fn needs(&self) -> Needs {
+        let bulk = is_bulk(self.path);
+        let (narrow, by_column) = (self.element_bytes() == 2, self.counting == Counting::Column);
+        let light = u32::from(narrow) + u32::from(by_column) + u32::from(self.computes) < 2;
+        let tuning = match (bulk, light, narrow) {
+            (true, _, _) if !self.computes => Tuning::BULK_COPY,
+            // Half of the threads suffice for what is little work.
+            (true, true, _) => Tuning::BULK,
+            (true, false, _) => Tuning::BULK_BUSY,
+            (false, _, true) => Tuning::PLAIN_16,
+            (false, _, false) => Tuning::PLAIN,
+        };
+        let beside = if bulk { self.scratch_bytes() } else { 0 };
+        let lane_rows = if bulk && !self.computes { COPIED_ROWS } else { ROWS };
+        Needs { most_packets: WORKERS, matrices: 1, beside, fewest: 1, lane_rows, tuning }
+    }
+
+    /// Dynamic shared memory of a block: the stages with their barriers, and the records beside them; or the threads' own places,
+    /// which the records have afterwards.
+    pub(crate) fn shared_bytes(&self, geometry: &Geometry) -> u32 {
+        const BARRIERS: u32 = 3 * 8;
+        let places = ROWS * WORKERS * PACKET_BYTES;
+        let scratch = self.scratch_bytes();
+        match self.path {
+            LoadPath::TensorMap | LoadPath::Bulk => {
+                let barriers = (geometry.stages * BARRIERS).next_multiple_of(PACKET_BYTES);
+                geometry.stages * geometry.stage_bytes() + barriers + scratch
+            }
+            LoadPath::CpAsync => scratch.max(ASYNC_STAGES * places),
+            LoadPath::Vector16 | LoadPath::Scalar => scratch.max(places),
+        }
+    }
+
+    /// The kernels' records in shared memory, one a thread and unit.
+    fn scratch_bytes(&self) -> u32 {
+        let per_thread = match self.counting {
+            Counting::Off => 0,
+            Counting::Packet => 1,
+            Counting::Column => PACKET_BYTES / self.element_bytes(),
+        };
+        WORKERS * per_thread * size_of::<ChunkStats>() as u32
     }
 
     /// The line of the generated file.

@@ -7,7 +7,7 @@ mod others;
 
 use kasmina_tma::LoadPath;
 
-pub(crate) use backward::{BackwardVariant, COUNTERS};
+pub(crate) use backward::BackwardVariant;
 pub(crate) use forward::ForwardVariant;
 pub(crate) use others::{StackPass, stack_image, stack_kernel, stack_rows};
 

@@ -7,8 +7,8 @@ use kasmina_telemetry::{Histogram, TelemetryReport};
 
 use super::ledger::{Arrives, Courier, Load};
 use crate::cuda::error::CudaError;
-use crate::cuda::forward::Streams;
 use crate::cuda::hand_over::{Place, Window, read_window, window_words};
+use crate::cuda::streams::Streams;
 
 /// A window's room on the device, and whether its own stream may still use it.
 pub(super) struct Room {
