@@ -39,9 +39,10 @@ pub use epoch::PublishedEpoch;
 pub use given::LayerStep;
 pub(in crate::cuda) use given::Phases;
 pub use publish::PublishOutcome;
+pub(in crate::cuda) use report::Reports;
 pub use report::{LayerReport, OptimizerSummary};
 pub(super) use resident::ResidentStamp;
-pub(in crate::cuda) use step::{Ready, Reports, Stamp};
+pub(in crate::cuda) use step::{Ready, Stamp};
 #[cfg(feature = "candle")]
 pub(crate) use users::runs_user_blueprint;
 

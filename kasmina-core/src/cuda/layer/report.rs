@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use super::step::Reports;
 use crate::cuda::backward::BackwardReport;
 use crate::cuda::forward::ForwardReport;
 use crate::cuda::seeds::OptimizerRecord;
@@ -22,6 +21,13 @@ pub struct LayerReport {
     pub filters: usize,
     /// See `filters`.
     pub matrices: usize,
+}
+
+/// How the passes of a step run.
+#[derive(Clone, Debug, Default)]
+pub(in crate::cuda) struct Reports {
+    pub(super) forward: Option<ForwardReport>,
+    pub(super) backward: Option<BackwardReport>,
 }
 
 impl LayerReport {

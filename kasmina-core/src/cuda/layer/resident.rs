@@ -5,7 +5,7 @@ use kasmina_tma::{LoadPath, Selection};
 
 use super::CudaLayer;
 use super::pass::{is_filter, is_matrix};
-use super::step::Reports;
+use super::report::Reports;
 use super::work::Role;
 use crate::cuda::backward::BackwardReport;
 use crate::cuda::error::CudaError;

@@ -9,9 +9,8 @@ use kasmina_sys::{CopyCall, KernelCall, Link};
 use super::CudaLayer;
 use super::arena::is_lowered;
 use super::given::{LayerStep, Phases};
-use crate::cuda::backward::BackwardReport;
+use super::report::Reports;
 use crate::cuda::error::CudaError;
-use crate::cuda::forward::ForwardReport;
 use crate::cuda::job::BackwardViews;
 use crate::cuda::seeds::{self, BLOCK_MOST};
 use crate::cuda::step_graph::StepGraphError;
@@ -41,13 +40,6 @@ pub(in crate::cuda) struct Stamp {
     /// Address of the watched bytes, 0 where all seeds are; `None` where none is measured.
     watched: Option<u64>,
     stepping: Vec<usize>,
-}
-
-/// How the passes of a step run.
-#[derive(Clone, Debug, Default)]
-pub(in crate::cuda) struct Reports {
-    pub(super) forward: Option<ForwardReport>,
-    pub(super) backward: Option<BackwardReport>,
 }
 
 impl CudaLayer {
