@@ -1,16 +1,17 @@
 //! `cargo xtask build-kernels`: finds or installs nvcc, compiles what is not fresh, and shows what each kernel takes.
 
+mod table;
+
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use comfy_table::{CellAlignment, Table, presets};
 use kasmina_sys::Arch;
 use kasmina_sys::build::{
-    BuildError, Environment, KernelSet, Nvcc, Record, Resources, Status, TensorUse, Unit, compile,
-    find_nvcc, install_nvcc, status, without_bulk_tensor,
+    BuildError, Environment, KernelSet, Nvcc, Record, Resources, Status, Unit, compile, find_nvcc,
+    install_nvcc, status, without_bulk_tensor,
 };
 
 use crate::workspace::{self, WorkspaceError};
@@ -30,6 +31,9 @@ pub struct Args {
     /// Compile what is fresh, too
     #[arg(long)]
     force: bool,
+    /// Show every function of every fatbin by itself: thousands of lines
+    #[arg(long)]
+    functions: bool,
 }
 
 /// Why the command stopped.
@@ -48,6 +52,9 @@ enum Failure {
     #[error("{0} is no crate of this workspace with kernels")]
     NoSuchPackage(String),
 }
+
+/// A fatbin that was built or found fresh.
+type Built<'a> = (&'a KernelSet, &'a Unit, Record);
 
 /// Runs the command.
 #[must_use]
@@ -82,7 +89,7 @@ fn run(args: &Args, out: &mut dyn Write) -> Result<Vec<String>, Failure> {
     let archs = if args.arch.is_empty() { Arch::DEFAULT.to_vec() } else { args.arch.clone() };
     let environment = Environment::of_process();
     let mut nvcc = None;
-    let (mut rows, mut faults) = (Vec::new(), Vec::new());
+    let (mut rows, mut faults): (Vec<Built<'_>>, Vec<String>) = (Vec::new(), Vec::new());
     for set in &sets {
         for unit in &set.units {
             let record = match status(unit)? {
@@ -110,11 +117,15 @@ fn run(args: &Args, out: &mut dyn Write) -> Result<Vec<String>, Failure> {
             rows.push((set, unit, record));
         }
     }
-    writeln!(out, "{}", table(&rows))?;
+    let shown = if args.functions { table::functions(&rows) } else { table::fatbins(&rows) };
+    writeln!(out, "{shown}")?;
     writeln!(
         out,
         "tensor loads and stores: bulk-tensor instructions in the code; registers and the like: of machine code, PTX has none"
     )?;
+    if !args.functions {
+        writeln!(out, "the most of a function stands for its fatbin; --functions shows each")?;
+    }
     writeln!(out, "embedded on the next compilation of each crate")?;
     if args.check {
         faults.extend(refused(&rows));
@@ -151,68 +162,6 @@ fn obtain(environment: &Environment, out: &mut dyn Write) -> Result<Nvcc, Failur
     Ok(nvcc)
 }
 
-fn table(rows: &[(&KernelSet, &Unit, Record)]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED);
-    table.set_header([
-        "package",
-        "fatbin",
-        "kernel",
-        "code",
-        "registers",
-        "shared B",
-        "stack B",
-        "spill stores B",
-        "spill loads B",
-        "tensor loads",
-        "tensor stores",
-    ]);
-    for (set, unit, record) in rows {
-        for (name, arch, resources, tensors) in lines(record) {
-            let mut cells =
-                vec![set.package.clone(), unit.name.clone(), name.to_owned(), arch.to_string()];
-            let counts = [
-                resources.and_then(|row| row.registers),
-                resources.map(|row| row.shared_bytes),
-                resources.map(|row| row.stack_bytes),
-                resources.map(|row| row.spill_stores),
-                resources.map(|row| row.spill_loads),
-                tensors.map(|row| row.loads),
-                tensors.map(|row| row.stores),
-            ];
-            cells.extend(
-                counts.map(|count| count.map_or_else(|| "-".to_owned(), |n| n.to_string())),
-            );
-            table.add_row(cells);
-        }
-    }
-    for column in table.column_iter_mut().skip(4) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
-/// One line for each function and code: machine code has resources, kernels have their use of tensor maps, and functions
-/// that are called and not launched have the former alone.
-fn lines(
-    record: &Record,
-) -> impl Iterator<Item = (&str, Arch, Option<&Resources>, Option<&TensorUse>)> {
-    let is_same = |row: &Resources, tensors: &TensorUse| {
-        row.arch == tensors.arch && row.function == tensors.function
-    };
-    let machine_code = record.resources.iter().map(move |row| {
-        let tensors = record.tensors.iter().find(|tensors| is_same(row, tensors));
-        (row.function.as_str(), row.arch, Some(row), tensors)
-    });
-    let ptx = record
-        .tensors
-        .iter()
-        .filter(move |tensors| !record.resources.iter().any(|row| is_same(row, tensors)))
-        .map(|tensors| (tensors.function.as_str(), tensors.arch, None, Some(tensors)));
-    machine_code.chain(ptx)
-}
-
-/// What `--check` refuses, in words.
 /// Bytes that threads of known kernels spill, by function and architecture: lines of `spills.txt` beside the kernels. A line that is
 /// none allows nothing.
 fn listed_spills(folder: &Path) -> HashMap<(String, String), u32> {
@@ -225,7 +174,8 @@ fn listed_spills(folder: &Path) -> HashMap<(String, String), u32> {
     text.lines().filter_map(entry).collect()
 }
 
-fn refused(rows: &[(&KernelSet, &Unit, Record)]) -> Vec<String> {
+/// What `--check` refuses, in words.
+fn refused(rows: &[Built<'_>]) -> Vec<String> {
     let mut faults = Vec::new();
     for (set, unit, record) in rows {
         let place = format!("{}/{}", set.package, unit.name);
