@@ -3,8 +3,7 @@
 use anyhow::Result;
 use candle_core::{D, DType, Device, Module, Tensor, Var};
 use candle_nn::{
-    Embedding, LayerNorm, Linear, Optimizer, SGD, VarBuilder, VarMap, embedding, layer_norm,
-    linear, loss, ops,
+    Embedding, Linear, Optimizer, SGD, VarBuilder, VarMap, embedding, linear, loss, ops,
 };
 use kasmina_core::candle::KasminaLayer;
 use kasmina_core::{ForwardOptions, Layer, SeedLayout};
@@ -43,20 +42,21 @@ pub(crate) trait Host: Sized {
     fn name(&self) -> String;
     /// Forward, loss, backward and an update.
     fn step(&mut self) -> Result<()>;
-    /// The bits of all weights.
-    fn weights(&self) -> Result<Vec<Vec<u32>>>;
+    fn weights(&self) -> &Weights;
 }
 
 /// Variables with the same values for all variants of a host, and their optimizer. Plain gradient descent: the cheapest there
 /// is, so that what the seeds cost is not hidden behind it.
-struct Weights {
+pub(crate) struct Weights {
     map: VarMap,
     optimizer: Option<SGD>,
+    /// What they were in the beginning.
+    start: Vec<Vec<u32>>,
 }
 
 impl Weights {
     fn new() -> Self {
-        Self { map: VarMap::new(), optimizer: None }
+        Self { map: VarMap::new(), optimizer: None, start: Vec::new() }
     }
 
     fn builder(&self) -> VarBuilder<'static> {
@@ -80,6 +80,7 @@ impl Weights {
             var.set(&Tensor::from_vec(values, var.dims(), &Device::Cpu)?)?;
         }
         self.optimizer = Some(SGD::new(self.map.all_vars(), 1e-3)?);
+        self.start = self.bits()?;
         Ok(())
     }
 
@@ -90,7 +91,19 @@ impl Weights {
         Ok(())
     }
 
-    fn bits(&self) -> Result<Vec<Vec<u32>>> {
+    /// Names of those in which no bit has changed: a host's gradients do not reach them.
+    pub(crate) fn untrained(&self) -> Result<Vec<String>> {
+        let names = self.sorted().into_iter().map(|(name, _)| name);
+        let held = self.bits()?.into_iter().zip(&self.start);
+        Ok(names
+            .zip(held)
+            .filter(|(_, (now, start))| now == *start)
+            .map(|(name, _)| name)
+            .collect())
+    }
+
+    /// The bits of all of them.
+    pub(crate) fn bits(&self) -> Result<Vec<Vec<u32>>> {
         let bits = |(_, var): (String, Var)| -> Result<Vec<u32>> {
             let values = var.flatten_all()?.to_vec1::<f32>()?;
             Ok(values.into_iter().map(f32::to_bits).collect())
@@ -172,8 +185,8 @@ impl Host for Mlp {
         Ok(())
     }
 
-    fn weights(&self) -> Result<Vec<Vec<u32>>> {
-        self.weights.bits()
+    fn weights(&self) -> &Weights {
+        &self.weights
     }
 }
 
@@ -190,7 +203,7 @@ pub(crate) struct Transformer {
 }
 
 struct Block {
-    norms: [LayerNorm; 2],
+    norms: [Norm; 2],
     qkv: Linear,
     out: Linear,
     up: Linear,
@@ -199,11 +212,31 @@ struct Block {
     output: Watch,
 }
 
+/// A layer's norm in operations that have backward passes: candle's own is one operation that has none, and would keep the
+/// gradients from everything before it.
+struct Norm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Norm {
+    fn new(vb: &VarBuilder<'_>, width: usize) -> Result<Self> {
+        Ok(Self { weight: vb.get(width, "weight")?, bias: vb.get(width, "bias")? })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let width = x.dim(D::Minus1)? as f64;
+        let x = x.broadcast_sub(&(x.sum_keepdim(D::Minus1)? / width)?)?;
+        let variance = (x.sqr()?.sum_keepdim(D::Minus1)? / width)?;
+        let x = x.broadcast_div(&(variance + 1e-5)?.sqrt()?)?;
+        Ok(x.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?)
+    }
+}
+
 impl Block {
     fn new(vb: &VarBuilder<'_>, width: usize, seeds: Seeds) -> Result<Self> {
-        let norm = |name| layer_norm(width, 1e-5, vb.pp(name));
         Ok(Self {
-            norms: [norm("n1")?, norm("n2")?],
+            norms: [Norm::new(&vb.pp("n1"), width)?, Norm::new(&vb.pp("n2"), width)?],
             qkv: linear(width, 3 * width, vb.pp("qkv"))?,
             out: linear(width, width, vb.pp("out"))?,
             up: linear(width, 4 * width, vb.pp("up"))?,
@@ -271,8 +304,8 @@ impl Host for Transformer {
         Ok(())
     }
 
-    fn weights(&self) -> Result<Vec<Vec<u32>>> {
-        self.weights.bits()
+    fn weights(&self) -> &Weights {
+        &self.weights
     }
 }
 

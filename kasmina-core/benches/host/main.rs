@@ -2,7 +2,8 @@
 //!
 //! `cargo bench -p kasmina-core --bench host` takes one step of each variant in turn, in an order drawn anew, and compares the
 //! times of each round: what disturbs the machine for longer than a round disturbs all variants alike. Before a figure is printed,
-//! all variants' weights must agree to the bit, as dormant layers change nothing. `KASMINA_BENCH_ROUNDS` sets the rounds.
+//! every weight of each variant must have changed, as a host that trains only in part makes the seeds look dearer or cheaper than
+//! they are, and all variants' weights must agree to the bit, as dormant layers change nothing. `KASMINA_BENCH_ROUNDS` sets the rounds.
 
 mod hosts;
 mod rounds;
@@ -40,8 +41,16 @@ fn row<H: Host>(shape: &hosts::Shape, rounds: usize) -> Result<()> {
     let mut hosts =
         VARIANTS.map(|seeds| H::new(shape, seeds)).into_iter().collect::<Result<Vec<_>>>()?;
     let measured = Rounds::take(rounds, VARIANTS.len(), |variant| hosts[variant].step())?;
-    let weights: Vec<_> = hosts.iter().map(|host| host.weights()).collect::<Result<_>>()?;
-    ensure!(weights.iter().all(|w| *w == weights[0]), "dormant seeds changed the host's weights");
+    let alone = hosts[0].weights().bits()?;
+    for (host, seeds) in hosts.iter().zip(VARIANTS) {
+        let untrained = host.weights().untrained()?;
+        ensure!(untrained.is_empty(), "{}, {seeds:?}: {untrained:?} did not train", host.name());
+        ensure!(
+            host.weights().bits()? == alone,
+            "{seeds:?} seeds changed the weights of {}",
+            host.name()
+        );
+    }
     let [dormant, watched] = [1, 2].map(|variant| measured.share(variant));
     println!(
         "{:<58} {:>9.2}  {:>26}  {:>26}",
