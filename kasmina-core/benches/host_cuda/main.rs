@@ -2,24 +2,69 @@
 //!
 //! `cargo bench -p kasmina-core --features candle-cuda --bench host_cuda` takes a block of steps of each variant in turn, in an order
 //! drawn anew, and compares the times of each round: what disturbs the machine for longer than a round disturbs all variants alike. A
-//! block is queued without a wait and waited for at its end. All variants' weights must agree to the bit in the end, as dormant layers
-//! change nothing.
+//! block is queued without a wait and waited for at its end. In the end every weight of each variant must train, and all variants'
+//! weights must agree to the bit, as dormant layers change nothing.
 //!
 //! `KASMINA_BENCH_ROUNDS` sets the rounds. Words after `--` choose rows: those whose names have one of them. With `--default-pool` the
 //! device's pool gives freed memory back at every wait, as it does unless told otherwise.
 
+#[path = "../hosts/mod.rs"]
 mod hosts;
-#[path = "../host/rounds.rs"]
-mod rounds;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device};
 use kasmina_core::candle::KasminaCudaLayer;
+use kasmina_core::cuda::Engine;
+use kasmina_core::{ForwardOptions, Layer, SeedLayout};
+use kasmina_telemetry::TelemetryMode;
 
-use hosts::{EVERY, Host, Mlp, Seeds, Shape, There, Transformer};
-use rounds::Rounds;
+use hosts::rounds::{self, Rounds};
+use hosts::{CHUNK, Host, Mlp, Network, Place, Shape, There, Transformer, Watch};
+
+/// What stands where the host's activations are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seeds {
+    /// Nothing: the host alone.
+    None,
+    /// Dormant seeds that measure nothing.
+    Dormant,
+    /// The same with the telemetry of activations.
+    Activations,
+    /// With the telemetry of gradients, too.
+    Both,
+    /// Both in every [`EVERY`]th step.
+    Sampled,
+}
+
+/// Steps from one sampled step to the next.
+const EVERY: usize = 8;
+
+impl Seeds {
+    fn place(self, columns: usize, device: &Device, engine: &Arc<Engine>) -> Result<Place> {
+        if self == Self::None {
+            return Ok(None);
+        }
+        let mut layer = Layer::builder(SeedLayout::new(columns, CHUNK)?).build()?;
+        if self == Self::Sampled {
+            layer.set_telemetry_mode(TelemetryMode::sampling(EVERY as u32, 1.0)?)?;
+        }
+        let module = KasminaCudaLayer::new(&layer, device, engine)?;
+        Ok(Some(Box::new(match self {
+            Self::Dormant => module.with_options(ForwardOptions::new().without_telemetry()),
+            Self::Activations => module.without_gradient_statistics(),
+            _ => module,
+        })))
+    }
+}
+
+impl Watch for KasminaCudaLayer {
+    fn end_step(&self) -> Result<()> {
+        Ok(self.advance_step()?)
+    }
+}
 
 /// Shortest block, in seconds.
 const BLOCK: f64 = 0.005;
@@ -61,9 +106,10 @@ fn main() -> Result<()> {
     }
 
     println!("\nCandle in the stream of the thread, as `Device::new_cuda` has it");
-    let there = There::new(thread, engine.clone())?;
+    let there = There::new(thread)?;
     let every_step = [Seeds::None, Seeds::Dormant, Seeds::Activations, Seeds::Both];
-    let bench = Bench { there: &there, words: &words, variants: &every_step, multiple: 1 };
+    let bench =
+        Bench { there: &there, engine: &engine, words: &words, variants: &every_step, multiple: 1 };
     let mut agree = bench.rows(&MLPS, &TRANSFORMERS)?;
     println!("\nThe same, sampled in every {EVERY}th step");
     let sampled = [Seeds::None, Seeds::Sampled];
@@ -74,10 +120,11 @@ fn main() -> Result<()> {
     let device = Device::new_cuda_with_stream(0)?;
     // SAFETY: everything is used in this thread and in this stream.
     unsafe { device.as_cuda_device()?.disable_event_tracking() };
-    let there = There::new(device, engine)?;
-    let bench = Bench { there: &there, words: &words, variants: &every_step, multiple: 1 };
+    let there = There::new(device)?;
+    let bench =
+        Bench { there: &there, engine: &engine, words: &words, variants: &every_step, multiple: 1 };
     agree &= bench.rows(&MLPS[..3], &TRANSFORMERS[2..3])?;
-    ensure!(agree, "dormant seeds changed a host's weights");
+    ensure!(agree, "not what a host with dormant seeds must be: see above");
     Ok(())
 }
 
@@ -100,6 +147,7 @@ fn keep_memory(device: &Device) -> Result<()> {
 #[derive(Clone, Copy)]
 struct Bench<'a> {
     there: &'a There,
+    engine: &'a Arc<Engine>,
     words: &'a [String],
     /// The first is what the others are compared with.
     variants: &'a [Seeds],
@@ -128,13 +176,16 @@ impl Bench<'_> {
         Ok(agree)
     }
 
-    /// Trains all variants of a host and prints what the seeds cost it; whether all have the same weights then.
-    fn row<H: Host>(&self, shape: &Shape) -> Result<bool> {
-        let name = H::name(shape);
+    /// Trains all variants of a host and prints what the seeds cost it; whether all have trained, to the same weights.
+    fn row<N: Network>(&self, shape: &Shape) -> Result<bool> {
+        let name = N::name(shape);
         if !self.words.is_empty() && !self.words.iter().any(|word| name.contains(word)) {
             return Ok(true);
         }
-        let new = |seeds: &Seeds| H::new(shape, *seeds, self.there);
+        let new = |seeds: &Seeds| {
+            let place = |columns| seeds.place(columns, &self.there.device, self.engine);
+            Host::<N>::new(shape, self.there, &place)
+        };
         let mut hosts = self.variants.iter().map(new).collect::<Result<Vec<_>>>()?;
         // Seconds of the host alone: until all was queued, and until all was done.
         let mut alone = (0.0, 0.0);
@@ -160,25 +211,20 @@ impl Bench<'_> {
         let least = (BLOCK / second).ceil().max(1.0) as usize;
         let steps = least.next_multiple_of(self.multiple);
         let round = second * (steps * self.variants.len()) as f64;
-        let asked = std::env::var("KASMINA_BENCH_ROUNDS").ok().and_then(|text| text.parse().ok());
-        let rounds =
-            asked.unwrap_or(((ROW / round) as usize).clamp(*ROUNDS.start(), *ROUNDS.end()));
+        let rounds = rounds::asked()?
+            .unwrap_or(((ROW / round) as usize).clamp(*ROUNDS.start(), *ROUNDS.end()));
         let measured =
             Rounds::take(rounds, self.variants.len(), |variant| block(variant, steps).map(drop))?;
-        let (layers, step) = (H::places(shape), measured.milliseconds() / steps as f64);
+        let (layers, step) = (N::places(shape), measured.milliseconds() / steps as f64);
         print!("{name:<42} {layers:>6} {step:>9.3} {:>4.0} %", 100.0 * alone.0 / alone.1);
         for variant in 1..self.variants.len() {
             print!("  {:>24}", measured.share(variant).to_string());
         }
         println!("  {rounds} × {steps}");
-        let mut agree = true;
-        for (host, seeds) in hosts.iter().zip(self.variants) {
-            let same = host.weights().agree(hosts[0].weights())?;
-            if !same {
-                println!("  {seeds:?}: other weights than the host alone, or no numbers");
-            }
-            agree &= same;
+        let faults = hosts::faults(&hosts)?;
+        for fault in &faults {
+            println!("  {fault}, of the variants {:?}", self.variants);
         }
-        Ok(agree)
+        Ok(faults.is_empty())
     }
 }

@@ -3,10 +3,19 @@
 use std::fmt;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+/// The rounds that `KASMINA_BENCH_ROUNDS` asks for.
+pub(crate) fn asked() -> Result<Option<usize>> {
+    let Some(text) = std::env::var_os("KASMINA_BENCH_ROUNDS") else { return Ok(None) };
+    let rounds = text.to_str().and_then(|text| text.parse().ok()).filter(|&rounds| rounds > 0);
+    let rounds =
+        rounds.with_context(|| format!("KASMINA_BENCH_ROUNDS is {text:?}, not a number from 1"));
+    rounds.map(Some)
+}
 
 /// Seconds of every variant in every round; the first variant is what the others are compared with.
 pub(crate) struct Rounds(Vec<Vec<f64>>);
