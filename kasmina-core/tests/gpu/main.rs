@@ -2,6 +2,7 @@
 
 mod backward;
 mod common;
+mod drawn_step;
 mod executor;
 mod executor_queue;
 mod forward;

@@ -21,6 +21,7 @@ use proptest::prop_oneof;
 use proptest::strategy::{Just, Strategy as Drawn};
 
 use crate::common::Draw;
+use crate::drawn_step::{self, DrawnStep};
 use crate::layer::{self, Case};
 use crate::layer_pair::ADAMW;
 use crate::runner_twins::{Equal, Twins};
@@ -109,16 +110,12 @@ fn live<T: Element>(
     life: &Life,
 ) -> Result<([usize; 2], [u64; 3]), Failed> {
     let mut draw = Draw(life.case.values);
-    let mut layers = Vec::new();
-    for _ in 0..life.layers {
-        let chunk = 1 + draw.below(life.case.hidden);
-        let chunk = if layers.is_empty() { life.case.chunk } else { chunk };
-        let case = Case { chunk, values: draw.next(), ..life.case.clone() };
-        layers.push(match life.pointwise {
-            true => crate::executor::layer(case.hidden, chunk, case.mode, case.owning, &mut draw)?,
-            false => layer::layer(&case, &mut draw)?,
-        });
-    }
+    let layers = drawn_step::layers(&life.case, life.layers, &mut draw, |case, draw| {
+        if !life.pointwise {
+            return layer::layer(case, draw);
+        }
+        crate::executor::layer(case.hidden, case.chunk, case.mode, case.owning, draw)
+    })?;
     // Forward passes by the grid count with other sums as well.
     let equal = match life.mode {
         ExecutionMode::Launch | ExecutionMode::Graph => Equal::Everything,
@@ -178,19 +175,9 @@ fn germination(layer: &Layer, draw: &mut Draw) -> Result<Option<Command>, Failed
 }
 
 fn one_step<T: Element>(twins: &mut Twins<T>, life: &Life, draw: &mut Draw) -> Result<(), Failed> {
-    let n = twins.plain.rows * twins.plain.hidden;
-    let x: Vec<T> = (0..n).map(|_| T::from_f32(draw.value(life.case.wild))).collect();
-    let grad_y: Vec<T> = (0..n).map(|_| T::from_f32(draw.unit())).collect();
+    let DrawnStep { x, grad_y, parts: all } =
+        drawn_step::step(&twins.plain, life.case.wild, 6, draw);
     twins.fill(&x, &grad_y)?;
-    let probing = draw.next().is_multiple_of(6);
-    let options = twins.plain.layers.iter().map(|layer| match probing {
-        true => layer::options(&layer.last_synchronized(), draw),
-        false => ForwardOptions::new(),
-    });
-    let options = options.collect();
-    let rate = [1e-2, 3e-3, 1e-3][draw.below(3)];
-    let optimizer = AdamW { learning_rate: rate, ..ADAMW };
-    let all = Parts { options, ..Parts::all(life.layers, &optimizer) };
     let forward = Parts { backward: false, optimizer: None, advance: false, ..all.clone() };
     match draw.next() % 8 {
         0..3 => twins.step(&forward),

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 use kasmina_core::cuda::{CudaLayer, Engine};
-use kasmina_core::{AdamW, Element, ForwardOptions, SeedSignals, Stability, StabilityMode};
+use kasmina_core::{Element, SeedSignals, Stability, StabilityMode};
 use kasmina_gpu_test::{Body, Cases, Failed};
 use kasmina_sys::{Device, Stream};
 use kasmina_telemetry::{TelemetryMode, TelemetryScope};
 use proptest::prelude::*;
 
 use crate::common::Draw;
+use crate::drawn_step::{self, DrawnStep};
 use crate::layer::{self, Case};
-use crate::layer_pair::ADAMW;
 use crate::step_graph::{has_programmatic, options};
 use crate::step_twins::{Parts, Twins};
 
@@ -54,13 +54,7 @@ fn random_lives(device: Device) -> Result<(), Failed> {
 
 fn live<T: Element>(engine: &Arc<Engine>, life: &Life) -> Result<(), Failed> {
     let mut draw = Draw(life.case.values);
-    let mut layers = Vec::new();
-    for _ in 0..life.layers {
-        let chunk = 1 + draw.below(life.case.hidden);
-        let chunk = if layers.is_empty() { life.case.chunk } else { chunk };
-        let case = Case { chunk, values: draw.next(), ..life.case.clone() };
-        layers.push(layer::layer(&case, &mut draw)?);
-    }
+    let layers = drawn_step::layers(&life.case, life.layers, &mut draw, layer::layer)?;
     let other = Stream::new(engine.context())?;
     let home = life.elsewhere.then_some(&other);
     let graph = options(life.exact, life.programmatic);
@@ -84,19 +78,9 @@ fn live<T: Element>(engine: &Arc<Engine>, life: &Life) -> Result<(), Failed> {
 }
 
 fn one_step<T: Element>(twins: &mut Twins<T>, life: &Life, draw: &mut Draw) -> Result<(), Failed> {
-    let n = twins.plain.rows * twins.plain.hidden;
-    let x: Vec<T> = (0..n).map(|_| T::from_f32(draw.value(life.case.wild))).collect();
-    let grad_y: Vec<T> = (0..n).map(|_| T::from_f32(draw.unit())).collect();
+    let DrawnStep { x, grad_y, parts: all } =
+        drawn_step::step(&twins.plain, life.case.wild, 3, draw);
     twins.fill(&x, &grad_y)?;
-    let probing = draw.next().is_multiple_of(3);
-    let options = twins.plain.layers.iter().map(|layer| match probing {
-        true => layer::options(&layer.last_synchronized(), draw),
-        false => ForwardOptions::new(),
-    });
-    let options = options.collect();
-    let rate = [1e-2, 3e-3, 1e-3][draw.below(3)];
-    let optimizer = AdamW { learning_rate: rate, ..ADAMW };
-    let all = Parts { options, ..Parts::all(life.layers, &optimizer) };
     match draw.next() % 8 {
         // Plain calls between the replays.
         0 => {
