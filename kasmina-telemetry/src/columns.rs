@@ -1,15 +1,24 @@
-//! Column reductions of a row-major matrix: sums, sums of products of two matrices, extrema over rows.
+//! Column reductions of a row-major matrix of f32, f16 or bf16: sums, sums of products of two matrices,
+//! extrema over rows.
 //!
 //! A column without rows, or with nothing but ignored NaNs, gives `None`.
 
-use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+// Several arrays run side by side, and the lane is the subject.
+#![allow(clippy::needless_range_loop)]
 
+use std::ops::Range;
+
+use parking_lot::Mutex;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::strategy::{Cut, add_f64, tree};
-use crate::{MatrixView, NanPolicy, ReductionOptions, ReductionStrategy, TelemetryError};
+use crate::lanes::LANES;
+use crate::segmented::touch;
+use crate::strategy::{Cut, tree};
+use crate::{Element, MatrixView, NanPolicy, ReductionOptions, ReductionStrategy, TelemetryError};
+
+/// Rows that sixteen columns take before the next sixteen do: their sums stay in registers meanwhile.
+const ROWS_AT_ONCE: usize = 8;
 
 /// Least and greatest value of a column.
 #[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -31,18 +40,20 @@ pub struct Extrema {
 /// assert_eq!(sums, [Some(4.0), Some(6.0)]);
 /// # Ok::<(), kasmina_telemetry::TelemetryError>(())
 /// ```
-pub fn sums(matrix: &MatrixView<'_>, options: &ReductionOptions) -> Vec<Option<f64>> {
-    let part = run(matrix, Input::Sums(*matrix), options.strategy);
-    part.finish(matrix.rows(), options.nan, |a, _| a)
+pub fn sums<T: Element<Value = f32>>(
+    matrix: &MatrixView<'_, T>,
+    options: &ReductionOptions,
+) -> Vec<Option<f64>> {
+    reduce::<T, Sum>([matrix, matrix], options)
 }
 
 /// Σ over rows of left × right in each column, in f64. A product is NaN where either factor is.
 ///
 /// # Errors
 /// [`TelemetryError::ShapeMismatch`] unless both have the same rows and columns; strides may differ.
-pub fn products(
-    left: &MatrixView<'_>,
-    right: &MatrixView<'_>,
+pub fn products<T: Element<Value = f32>>(
+    left: &MatrixView<'_, T>,
+    right: &MatrixView<'_, T>,
     options: &ReductionOptions,
 ) -> Result<Vec<Option<f64>>, TelemetryError> {
     if (left.rows(), left.columns()) != (right.rows(), right.columns()) {
@@ -53,213 +64,291 @@ pub fn products(
             right_columns: right.columns(),
         });
     }
-    let part = run(left, Input::Products(*left, *right), options.strategy);
-    Ok(part.finish(left.rows(), options.nan, |a, _| a))
+    Ok(reduce::<T, Product>([left, right], options))
 }
 
 /// Extrema over rows of each column. ±Inf are ordinary values, and a zero extremum is +0.0.
-pub fn extrema(matrix: &MatrixView<'_>, options: &ReductionOptions) -> Vec<Option<Extrema>> {
-    let part = run(matrix, Input::Extrema(*matrix), options.strategy);
-    // Both f64 hold f32 values, so the casts are exact; adding 0 turns −0 into +0.
-    part.finish(matrix.rows(), options.nan, |a, b| Extrema {
-        min: a as f32 + 0.0,
-        max: b as f32 + 0.0,
-    })
+pub fn extrema<T: Element<Value = f32>>(
+    matrix: &MatrixView<'_, T>,
+    options: &ReductionOptions,
+) -> Vec<Option<Extrema>> {
+    reduce::<T, Ends>([matrix, matrix], options)
 }
 
-/// What is reduced.
+/// What sixteen columns have been found to hold over some rows.
+trait Columns: Copy + Send {
+    type Found;
+    /// Whether the second matrix is another one.
+    const TWO: bool;
+    /// Of no rows.
+    const NEUTRAL: Self;
+    /// Takes a row of both matrices.
+    fn step(&mut self, x: &[f32; LANES], y: &[f32; LANES]);
+    /// Adds what the rows below hold.
+    fn merge(&mut self, below: &Self);
+    /// Rows of a column that held numbers.
+    fn numbers(&self, l: usize) -> u64;
+    /// A column's result, where it has one.
+    fn found(&self, l: usize) -> Self::Found;
+    /// The result of a column with a NaN that propagates.
+    fn nan() -> Self::Found;
+}
+
+/// Σ x, and how many.
 #[derive(Clone, Copy)]
-enum Input<'a> {
-    Sums(MatrixView<'a>),
-    Products(MatrixView<'a>, MatrixView<'a>),
-    Extrema(MatrixView<'a>),
+#[repr(align(64))]
+struct Sum {
+    sum: [f64; LANES],
+    numbers: [u64; LANES],
 }
 
-impl Input<'_> {
-    /// Values of `a` and `b` before the first row.
-    fn neutral(&self) -> (f64, f64) {
-        match self {
-            Self::Sums(_) | Self::Products(..) => (0.0, 0.0),
-            Self::Extrema(_) => (f64::INFINITY, f64::NEG_INFINITY),
+/// Σ x · y, and how many.
+#[derive(Clone, Copy)]
+struct Product(Sum);
+
+/// Least and greatest, and of how many.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Ends {
+    low: [f32; LANES],
+    high: [f32; LANES],
+    numbers: [u64; LANES],
+}
+
+impl Columns for Sum {
+    type Found = f64;
+    const TWO: bool = false;
+    const NEUTRAL: Self = Self { sum: [0.0; LANES], numbers: [0; LANES] };
+
+    #[inline(always)]
+    fn step(&mut self, x: &[f32; LANES], _: &[f32; LANES]) {
+        for l in 0..LANES {
+            self.sum[l] += f64::from(if x[l].is_nan() { 0.0 } else { x[l] });
+            self.numbers[l] += u64::from(!x[l].is_nan());
         }
     }
 
-    fn merge(&self, left: &mut Part, right: &Part) {
-        for (n, more) in left.n.iter_mut().zip(&right.n) {
-            *n += more;
-        }
-        let a = left.a.iter_mut().zip(&right.a);
-        let b = left.b.iter_mut().zip(&right.b);
-        if let Self::Extrema(_) = self {
-            a.for_each(|(held, &x)| *held = held.min(x));
-            b.for_each(|(held, &x)| *held = held.max(x));
-        } else {
-            a.for_each(|(held, &x)| *held += x);
+    #[inline(always)]
+    fn merge(&mut self, below: &Self) {
+        for l in 0..LANES {
+            self.sum[l] += below.sum[l];
+            self.numbers[l] += below.numbers[l];
         }
     }
-}
 
-/// Some columns over some rows: sums in `a`, or minima in `a` and maxima in `b`, and how many were no NaN.
-struct Part {
-    a: Vec<f64>,
-    b: Vec<f64>,
-    n: Vec<u64>,
-}
-
-impl Part {
-    fn new(columns: usize, (a, b): (f64, f64)) -> Self {
-        Self { a: vec![a; columns], b: vec![b; columns], n: vec![0; columns] }
+    fn numbers(&self, l: usize) -> u64 {
+        self.numbers[l]
     }
 
-    fn finish<T>(
-        self,
-        rows: usize,
-        nan: NanPolicy,
-        value: impl Fn(f64, f64) -> T,
-    ) -> Vec<Option<T>> {
-        let sums = self.a.into_iter().zip(self.b);
-        sums.zip(self.n)
-            .map(|((a, b), n)| match nan {
-                NanPolicy::Propagate if n < rows as u64 => Some(value(f64::NAN, f64::NAN)),
-                _ => (n > 0).then(|| value(a, b)),
-            })
-            .collect()
+    fn found(&self, l: usize) -> f64 {
+        self.sum[l]
+    }
+
+    fn nan() -> f64 {
+        f64::NAN
     }
 }
 
-fn run(shape: &MatrixView<'_>, input: Input<'_>, strategy: ReductionStrategy) -> Part {
+impl Columns for Product {
+    type Found = f64;
+    const TWO: bool = true;
+    const NEUTRAL: Self = Self(Sum::NEUTRAL);
+
+    #[inline(always)]
+    fn step(&mut self, x: &[f32; LANES], y: &[f32; LANES]) {
+        // All in f64, so that a comparison has as many lanes as a sum.
+        let (mut left, mut right) = ([0.0; LANES], [0.0; LANES]);
+        for l in 0..LANES {
+            left[l] = f64::from(x[l]);
+        }
+        for l in 0..LANES {
+            right[l] = f64::from(y[l]);
+        }
+        for l in 0..LANES {
+            // The factors decide: 0 × Inf is a NaN of the arithmetic, which always shows.
+            let number = !left[l].is_nan() & !right[l].is_nan();
+            let product = left[l] * right[l];
+            self.0.sum[l] += if number { product } else { 0.0 };
+            self.0.numbers[l] += u64::from(number);
+        }
+    }
+
+    #[inline(always)]
+    fn merge(&mut self, below: &Self) {
+        self.0.merge(&below.0);
+    }
+
+    fn numbers(&self, l: usize) -> u64 {
+        self.0.numbers[l]
+    }
+
+    fn found(&self, l: usize) -> f64 {
+        self.0.sum[l]
+    }
+
+    fn nan() -> f64 {
+        f64::NAN
+    }
+}
+
+impl Columns for Ends {
+    type Found = Extrema;
+    const TWO: bool = false;
+    const NEUTRAL: Self =
+        Self { low: [f32::INFINITY; LANES], high: [f32::NEG_INFINITY; LANES], numbers: [0; LANES] };
+
+    #[inline(always)]
+    fn step(&mut self, x: &[f32; LANES], _: &[f32; LANES]) {
+        for l in 0..LANES {
+            self.low[l] = if x[l] < self.low[l] { x[l] } else { self.low[l] };
+            self.high[l] = if x[l] > self.high[l] { x[l] } else { self.high[l] };
+        }
+        for l in 0..LANES {
+            self.numbers[l] += u64::from(!x[l].is_nan());
+        }
+    }
+
+    #[inline(always)]
+    fn merge(&mut self, below: &Self) {
+        for l in 0..LANES {
+            self.low[l] = if below.low[l] < self.low[l] { below.low[l] } else { self.low[l] };
+            self.high[l] = if below.high[l] > self.high[l] { below.high[l] } else { self.high[l] };
+            self.numbers[l] += below.numbers[l];
+        }
+    }
+
+    fn numbers(&self, l: usize) -> u64 {
+        self.numbers[l]
+    }
+
+    fn found(&self, l: usize) -> Extrema {
+        // Adding 0 turns −0 into +0.
+        Extrema { min: self.low[l] + 0.0, max: self.high[l] + 0.0 }
+    }
+
+    fn nan() -> Extrema {
+        Extrema { min: f32::NAN, max: f32::NAN }
+    }
+}
+
+fn reduce<T: Element<Value = f32>, C: Columns>(
+    matrices: [&MatrixView<'_, T>; 2],
+    options: &ReductionOptions,
+) -> Vec<Option<C::Found>> {
+    let [shape, _] = matrices;
+    let cut =
+        Cut::new(shape.rows(), shape.columns(), 1, options.strategy != ReductionStrategy::Direct);
     let arch = Arch::new();
-    let columns = shape.columns();
-    let cut = Cut::new(shape.rows(), columns, 1, strategy != ReductionStrategy::Direct);
-    let tasks = (0..cut.tiles * cut.blocks).into_par_iter();
-    let part = |i: usize| {
-        arch.dispatch(Task {
-            input,
-            rows: cut.rows_of(i % cut.blocks),
-            columns: cut.seeds_of(i / cut.blocks),
-        })
+    let part = |i: usize| -> Vec<C> {
+        let (rows, columns) = (cut.rows_of(i % cut.blocks), cut.seeds_of(i / cut.blocks));
+        arch.dispatch(Task { matrices, rows, columns, columns_of: std::marker::PhantomData })
     };
-    let mut all = Part::new(0, (0.0, 0.0));
-    if strategy == ReductionStrategy::Atomic {
-        let shared = Shared::new(columns, input.neutral());
-        tasks.for_each(|i| shared.fold(&input, cut.seeds_of(i / cut.blocks).start, &part(i)));
-        return shared.into_part();
+    let merge = |above: &mut Vec<C>, below: &Vec<C>| {
+        above.iter_mut().zip(below).for_each(|(above, below)| above.merge(below));
+    };
+    let tasks = (0..cut.tiles * cut.blocks).into_par_iter();
+    let tiles: Vec<Vec<C>> = if options.strategy == ReductionStrategy::Atomic {
+        let cells: Vec<_> = (0..cut.tiles).map(|_| Mutex::new(None)).collect();
+        tasks.for_each(|i| {
+            let part = part(i);
+            match &mut *cells[i / cut.blocks].lock() {
+                Some(all) => merge(all, &part),
+                empty => *empty = Some(part),
+            }
+        });
+        cells.into_iter().filter_map(Mutex::into_inner).collect()
+    } else {
+        let mut parts = tasks.map(part).collect::<Vec<_>>().into_iter();
+        (0..cut.tiles)
+            .filter_map(|_| tree(parts.by_ref().take(cut.blocks).collect(), merge))
+            .collect()
+    };
+    let rows = shape.rows() as u64;
+    let found = |columns: &C, l: usize| match (options.nan, columns.numbers(l)) {
+        (NanPolicy::Propagate, n) if n < rows => Some(C::nan()),
+        (_, n) => (n > 0).then(|| columns.found(l)),
+    };
+    let mut out = Vec::with_capacity(shape.columns());
+    for (tile, columns) in tiles.iter().enumerate() {
+        out.extend((0..cut.seeds_of(tile).len()).map(|i| found(&columns[i / LANES], i % LANES)));
     }
-    let mut parts = tasks.map(part).collect::<Vec<_>>().into_iter();
-    for _ in 0..cut.tiles {
-        let blocks = parts.by_ref().take(cut.blocks).collect();
-        if let Some(tile) = tree(blocks, |left, right| input.merge(left, right)) {
-            all.a.extend(tile.a);
-            all.b.extend(tile.b);
-            all.n.extend(tile.n);
-        }
-    }
-    all
+    out
 }
 
 /// One tile's block of rows, compiled per instruction set.
-struct Task<'a> {
-    input: Input<'a>,
+struct Task<'a, T: Element, C> {
+    matrices: [&'a MatrixView<'a, T>; 2],
     rows: Range<usize>,
     columns: Range<usize>,
+    columns_of: std::marker::PhantomData<C>,
 }
 
-impl WithSimd for Task<'_> {
-    type Output = Part;
+impl<T: Element<Value = f32>, C: Columns> WithSimd for Task<'_, T, C> {
+    type Output = Vec<C>;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Part {
-        let mut part = Part::new(self.columns.len(), self.input.neutral());
-        let Part { a, b, n } = &mut part;
-        let columns = self.columns;
-        for row in self.rows {
-            match self.input {
-                Input::Sums(matrix) => {
-                    for ((a, n), &x) in
-                        a.iter_mut().zip(n.iter_mut()).zip(segment(matrix, row, columns.clone()))
-                    {
-                        *a += f64::from(if x.is_nan() { 0.0 } else { x });
-                        *n += u64::from(!x.is_nan());
-                    }
-                }
-                Input::Products(left, right) => {
-                    let values = segment(left, row, columns.clone()).iter().zip(segment(
-                        right,
-                        row,
-                        columns.clone(),
-                    ));
-                    for ((a, n), (&x, &y)) in a.iter_mut().zip(n.iter_mut()).zip(values) {
-                        // The factors decide: 0 × Inf is a NaN of the arithmetic, which always shows.
-                        let nan = x.is_nan() | y.is_nan();
-                        let product = f64::from(x) * f64::from(y);
-                        *a += if nan { 0.0 } else { product };
-                        *n += u64::from(!nan);
-                    }
-                }
-                Input::Extrema(matrix) => {
-                    let held = a.iter_mut().zip(b.iter_mut()).zip(n.iter_mut());
-                    for (((a, b), n), &x) in held.zip(segment(matrix, row, columns.clone())) {
-                        let value = f64::from(x);
-                        *a = if value < *a { value } else { *a };
-                        *b = if value > *b { value } else { *b };
-                        *n += u64::from(!x.is_nan());
-                    }
+    fn with_simd<S: Simd>(self, _: S) -> Vec<C> {
+        let Self { matrices: [left, right], rows, columns, .. } = self;
+        let mut all = vec![C::NEUTRAL; columns.len().div_ceil(LANES)];
+        for first in rows.clone().step_by(ROWS_AT_ONCE) {
+            let rows = first..rows.end.min(first + ROWS_AT_ONCE);
+            for row in rows.clone() {
+                touch(segment(left, row, columns.clone()));
+                if C::TWO {
+                    touch(segment(right, row, columns.clone()));
                 }
             }
+            for (held, start) in all.iter_mut().zip(columns.clone().step_by(LANES)) {
+                let own = start..columns.end.min(start + LANES);
+                // In registers over the rows.
+                let mut lanes = *held;
+                // Apart, so that no load of the many whole ones has to wait for which it is.
+                if own.len() == LANES {
+                    for row in rows.clone() {
+                        let x = whole(segment(left, row, own.clone()));
+                        let y = if C::TWO { whole(segment(right, row, own.clone())) } else { x };
+                        lanes.step(&x, &y);
+                    }
+                } else {
+                    for row in rows.clone() {
+                        let x = short(segment(left, row, own.clone()));
+                        let y = if C::TWO { short(segment(right, row, own.clone())) } else { x };
+                        lanes.step(&x, &y);
+                    }
+                }
+                *held = lanes;
+            }
         }
-        part
+        all
     }
 }
 
-/// One row's values of a tile.
+/// Sixteen values.
 #[inline(always)]
-fn segment(matrix: MatrixView<'_>, row: usize, columns: Range<usize>) -> &[f32] {
+fn whole<T: Element<Value = f32>>(x: &[T]) -> [f32; LANES] {
+    let mut values = [0.0; LANES];
+    for l in 0..LANES {
+        values[l] = x[l].value();
+    }
+    values
+}
+
+/// Fewer, and zeros behind them, whose columns nobody reads.
+#[inline(always)]
+fn short<T: Element<Value = f32>>(x: &[T]) -> [f32; LANES] {
+    let mut values = [0.0; LANES];
+    for (value, x) in values.iter_mut().zip(x) {
+        *value = x.value();
+    }
+    values
+}
+
+/// One row's values of some columns.
+#[inline(always)]
+fn segment<'a, T: Element>(
+    matrix: &MatrixView<'a, T>,
+    row: usize,
+    columns: Range<usize>,
+) -> &'a [T] {
     matrix.block(row..row + 1, columns)
-}
-
-/// The whole result, as cells that threads fold into at the same time.
-struct Shared {
-    a: Vec<AtomicU64>,
-    b: Vec<AtomicU64>,
-    n: Vec<AtomicU64>,
-}
-
-impl Shared {
-    fn new(columns: usize, (a, b): (f64, f64)) -> Self {
-        let cells = |bits: u64| (0..columns).map(|_| AtomicU64::new(bits)).collect();
-        Self { a: cells(a.to_bits()), b: cells(b.to_bits()), n: cells(0) }
-    }
-
-    fn fold(&self, input: &Input<'_>, first: usize, part: &Part) {
-        for (i, cell) in (first..).zip(0..part.n.len()) {
-            let (a, b, n) = (part.a[cell], part.b[cell], part.n[cell]);
-            self.n[i].fetch_add(n, Relaxed);
-            if let Input::Extrema(_) = input {
-                keep(&self.a[i], a, |x, held| x < held);
-                keep(&self.b[i], b, |x, held| x > held);
-            } else {
-                add_f64(&self.a[i], a);
-            }
-        }
-    }
-
-    fn into_part(self) -> Part {
-        let floats = |cells: Vec<AtomicU64>| {
-            let cells = cells.into_iter();
-            cells.map(|x| f64::from_bits(x.into_inner())).collect()
-        };
-        Part {
-            a: floats(self.a),
-            b: floats(self.b),
-            n: self.n.into_iter().map(AtomicU64::into_inner).collect(),
-        }
-    }
-}
-
-/// Replaces an f64 that lives in an atomic's bits where `better(x, held)`.
-fn keep(cell: &AtomicU64, x: f64, better: fn(f64, f64) -> bool) {
-    // Failing means that the held value stays.
-    let _ = cell.fetch_update(Relaxed, Relaxed, |bits| {
-        better(x, f64::from_bits(bits)).then(|| x.to_bits())
-    });
 }

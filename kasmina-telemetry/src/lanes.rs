@@ -131,22 +131,6 @@ pub(crate) fn walk<const GRADIENT: bool>(
     lanes.step(&tail, &pivot, dead_epsilon);
 }
 
-/// The record of consecutive values. To be inlined where an instruction set is enabled.
-#[inline(always)]
-pub(crate) fn slice_stats(values: &[f32], dead_epsilon: f32) -> ChunkStats {
-    let mut stats = ChunkStats::EMPTY;
-    for piece in values.chunks(STEPS_BEFORE_FOLD * LANES) {
-        // Without a finite value the record is empty whatever the pivot.
-        let pivot = piece.iter().find(|x| x.is_finite()).map_or(0.0, |&x| x);
-        let mut lanes = Slot::<false>::EMPTY;
-        apart(&mut lanes);
-        walk(&mut lanes, pivot, piece, dead_epsilon);
-        apart(&mut lanes);
-        stats.merge(&ChunkStats::from_total(&lanes.total(pivot, piece.len() as u64)));
-    }
-    stats
-}
-
 /// Makes the compiler vectorise what stands before and after this by itself. Where it sees a loop over
 /// lanes together with their constant start or with the sum across them, it groups the lanes badly.
 #[inline(always)]

@@ -5,6 +5,7 @@ pub mod columns;
 pub mod cuda;
 mod element;
 mod error;
+mod fold;
 mod histogram;
 #[cfg(feature = "http")]
 pub mod http;
@@ -18,12 +19,13 @@ mod open_metrics;
 mod overhead;
 pub mod reduce;
 mod report;
+mod runs;
+mod scalar;
 pub mod segmented;
 mod stats;
 mod strategy;
 pub mod transport;
 pub mod tune;
-mod typed;
 mod wide;
 
 pub use accumulator::{ChunkAccumulator, GradientAccumulator};

@@ -1,8 +1,8 @@
-//! A checked view of a row-major f32 matrix whose rows may lie further apart than they are long.
+//! A checked view of a row-major matrix whose rows may lie further apart than they are long.
 
-use crate::TelemetryError;
+use crate::{Element, TelemetryError};
 
-/// `rows` rows of `columns` values, `row_stride` elements from one row's start to the next.
+/// `rows` rows of `columns` values, f32 unless said otherwise, `row_stride` elements from one row's start to the next.
 ///
 /// ```
 /// use kasmina_telemetry::MatrixView;
@@ -14,21 +14,21 @@ use crate::TelemetryError;
 /// # Ok::<(), kasmina_telemetry::TelemetryError>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct MatrixView<'a> {
-    data: &'a [f32],
+pub struct MatrixView<'a, T: Element = f32> {
+    data: &'a [T],
     rows: usize,
     columns: usize,
     row_stride: usize,
 }
 
-impl<'a> MatrixView<'a> {
+impl<'a, T: Element> MatrixView<'a, T> {
     /// A view of `data`, which may go on behind the last row. A matrix may have no rows, but not no columns.
     ///
     /// # Errors
     /// [`TelemetryError::Zero`] for no columns, [`TelemetryError::StrideTooShort`],
     /// [`TelemetryError::ShapeOverflow`], and [`TelemetryError::WrongLength`] if `data` ends too early.
     pub fn new(
-        data: &'a [f32],
+        data: &'a [T],
         rows: usize,
         columns: usize,
         row_stride: usize,
@@ -58,11 +58,7 @@ impl<'a> MatrixView<'a> {
     ///
     /// # Errors
     /// As [`MatrixView::new`].
-    pub fn contiguous(
-        data: &'a [f32],
-        rows: usize,
-        columns: usize,
-    ) -> Result<Self, TelemetryError> {
+    pub fn contiguous(data: &'a [T], rows: usize, columns: usize) -> Result<Self, TelemetryError> {
         let view = Self::new(data, rows, columns, columns)?;
         if data.len() != view.data.len() {
             return Err(TelemetryError::WrongLength {
@@ -90,7 +86,7 @@ impl<'a> MatrixView<'a> {
     }
 
     /// One row, or `None` past the last.
-    pub fn row(&self, row: usize) -> Option<&'a [f32]> {
+    pub fn row(&self, row: usize) -> Option<&'a [T]> {
         (row < self.rows).then(|| {
             let start = row * self.row_stride;
             &self.data[start..start + self.columns]
@@ -104,7 +100,7 @@ impl<'a> MatrixView<'a> {
         &self,
         rows: std::ops::Range<usize>,
         columns: std::ops::Range<usize>,
-    ) -> &'a [f32] {
+    ) -> &'a [T] {
         &self.data[rows.start * self.row_stride + columns.start
             ..(rows.end - 1) * self.row_stride + columns.end]
     }

@@ -1,22 +1,16 @@
-//! Flat reductions of a slice: sum, sum of squares, extrema and where they are, all in one read; and its
-//! statistics.
+//! Flat reductions of a slice: sum, sum of squares, extrema and where they are, all in one read; how many
+//! elements stand to a threshold; and statistics. Of every [`Element`] type.
 //!
-//! Sums run in f64: sixteen lanes over pieces of 2^16 values, then a pairwise tree over pieces, so the
-//! error is at most about (2^12 + log2(n)) · 2^-53 · Σ|x|, whatever the length.
+//! Sums of floats run in f64: sixteen lanes over pieces of 2^16 values, then a pairwise tree over pieces, so
+//! the error is at most about (2^12 + log2(n)) · 2^-53 · Σ|x|, whatever the length. Integers are summed exactly.
 
-// Several arrays run side by side, and the lane is the subject.
-#![allow(clippy::needless_range_loop)]
-
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-
+use parking_lot::Mutex;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::lanes::{LANES, apart};
-use crate::strategy::{PIECE, add_f64, tree};
-use crate::{ChunkStats, Element, NanPolicy, ReductionOptions, ReductionStrategy, segmented};
-
-pub use crate::typed::{count, statistics_of, summary_of};
+use crate::fold::{Bounds, Ends, Everything, Quantity, Statistics, Sums, Total};
+use crate::strategy::{PIECE, tree};
+use crate::{Comparison, Element, ElementStats, NanPolicy, ReductionOptions, ReductionStrategy};
 
 /// Everything that one read of a slice gives.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,62 +44,71 @@ pub struct Summary<T: Element = f32> {
 /// assert_eq!((summary.sum, summary.sum_squares), (6.0, 62.0));
 /// assert_eq!((summary.arg_min, summary.max), (2, 7.0));
 /// assert_eq!(reduce::arg_max(&x, &ReductionOptions::default()), Some(1), "the NaN");
-/// assert_eq!(reduce::sum(&[], &ignoring), None);
+/// assert_eq!(reduce::sum::<f32>(&[], &ignoring), None);
+///
+/// let summary = reduce::summary(&[i64::MAX, i64::MAX, -5], &ignoring).expect("three numbers");
+/// assert_eq!((summary.sum, summary.arg_max, summary.min), (2 * i128::from(i64::MAX) - 5, 0, -5));
 /// ```
-pub fn summary(x: &[f32], options: &ReductionOptions) -> Option<Summary> {
+pub fn summary<T: Element>(x: &[T], options: &ReductionOptions) -> Option<Summary<T>> {
     let arch = Arch::new();
-    let pieces = x.len().div_ceil(PIECE);
-    let part = |piece: usize| arch.dispatch(Part { x, piece });
-    let total = match options.strategy {
-        ReductionStrategy::Hierarchical => {
-            let parts = if pieces < 2 {
-                (0..pieces).map(part).collect()
-            } else {
-                (0..pieces).into_par_iter().map(part).collect()
-            };
-            tree(parts, Partial::merge)?
-        }
-        ReductionStrategy::Direct => (0..pieces).map(part).reduce(|mut all, part| {
-            all.merge(&part);
-            all
-        })?,
-        ReductionStrategy::Atomic => {
-            let shared = Shared::default();
-            (0..pieces).into_par_iter().for_each(|piece| shared.fold(x, piece, &part(piece)));
-            shared.into_partial(x)
-        }
+    let part = |i: usize, piece: &[T]| {
+        Placed::new(i, arch.dispatch(Run { quantity: Everything, run: piece }))
     };
-    total.finish(x, options.nan)
+    pieces(x, options.strategy, part, Placed::merge)?.finish(x, options.nan)
 }
 
-/// Σ x; see [`summary`].
-pub fn sum(x: &[f32], options: &ReductionOptions) -> Option<f64> {
-    summary(x, options).map(|s| s.sum)
+/// Σ x; `None` as for [`summary`].
+pub fn sum<T: Element>(x: &[T], options: &ReductionOptions) -> Option<T::Sum> {
+    flat(x, Sums, options.strategy)?.found::<T>(options.nan)
 }
 
 /// Σ x²; see [`summary`].
-pub fn sum_squares(x: &[f32], options: &ReductionOptions) -> Option<f64> {
+pub fn sum_squares<T: Element>(x: &[T], options: &ReductionOptions) -> Option<f64> {
     summary(x, options).map(|s| s.sum_squares)
 }
 
-/// Least value; see [`summary`].
-pub fn min(x: &[f32], options: &ReductionOptions) -> Option<f32> {
-    summary(x, options).map(|s| s.min)
+/// Least and greatest value, a zero as +0; `None` as for [`summary`].
+///
+/// ```
+/// use kasmina_telemetry::{ReductionOptions, reduce};
+///
+/// assert_eq!(reduce::bounds(&[3_u32, 9, 4], &ReductionOptions::default()), Some((3, 9)));
+/// ```
+pub fn bounds<T: Element>(x: &[T], options: &ReductionOptions) -> Option<(T, T)> {
+    flat(x, Bounds, options.strategy)?.found(options.nan)
 }
 
-/// Greatest value; see [`summary`].
-pub fn max(x: &[f32], options: &ReductionOptions) -> Option<f32> {
-    summary(x, options).map(|s| s.max)
+/// Least value; see [`bounds`].
+pub fn min<T: Element>(x: &[T], options: &ReductionOptions) -> Option<T> {
+    bounds(x, options).map(|(min, _)| min)
+}
+
+/// Greatest value; see [`bounds`].
+pub fn max<T: Element>(x: &[T], options: &ReductionOptions) -> Option<T> {
+    bounds(x, options).map(|(_, max)| max)
 }
 
 /// Index of the first least value; see [`summary`].
-pub fn arg_min(x: &[f32], options: &ReductionOptions) -> Option<usize> {
+pub fn arg_min<T: Element>(x: &[T], options: &ReductionOptions) -> Option<usize> {
     summary(x, options).map(|s| s.arg_min)
 }
 
 /// Index of the first greatest value; see [`summary`].
-pub fn arg_max(x: &[f32], options: &ReductionOptions) -> Option<usize> {
+pub fn arg_max<T: Element>(x: &[T], options: &ReductionOptions) -> Option<usize> {
     summary(x, options).map(|s| s.arg_max)
+}
+
+/// How many elements stand to `threshold` as `comparison` says.
+///
+/// ```
+/// use kasmina_telemetry::{Comparison, reduce};
+///
+/// assert_eq!(reduce::count(&[1.0, f32::NAN, 3.0], Comparison::Greater, 0.5), 2);
+/// ```
+pub fn count<T: Element>(x: &[T], comparison: Comparison, threshold: T) -> u64 {
+    let arch = Arch::new();
+    let of = |piece: &[T]| arch.dispatch(Count { piece, comparison, threshold });
+    if x.len() <= PIECE { of(x) } else { x.par_chunks(PIECE).map(of).sum() }
 }
 
 /// Statistics of all values, or `None` for no values. Non-finite ones are counted and left out.
@@ -116,67 +119,180 @@ pub fn arg_max(x: &[f32], options: &ReductionOptions) -> Option<usize> {
 /// let stats = reduce::statistics(&[1.0, 2.0, 3.0, f32::INFINITY], &ReductionOptions::default());
 /// assert_eq!(stats.and_then(|s| s.mean()), Some(2.0));
 /// ```
-pub fn statistics(x: &[f32], options: &ReductionOptions) -> Option<ChunkStats> {
-    // One segment, which is not zero long unless there is nothing to reduce.
-    segmented::equal(x, x.len(), options).ok()?.first().copied()
+pub fn statistics<T: Element>(
+    x: &[T],
+    options: &ReductionOptions,
+) -> Option<ElementStats<T::Value>> {
+    flat(x, Statistics { dead_epsilon: options.dead_epsilon }, options.strategy)
 }
 
-/// What a run of pieces adds up to. Extrema remember their piece; where in it is looked up at the end.
+/// A quantity of all elements, or `None` for none.
+fn flat<T: Element, Q: Quantity<T>>(
+    x: &[T],
+    quantity: Q,
+    strategy: ReductionStrategy,
+) -> Option<Q::Found> {
+    let arch = Arch::new();
+    let part = |_, piece: &[T]| arch.dispatch(Run { quantity, run: piece });
+    pieces(x, strategy, part, |left, right| Q::merge(left, right))
+}
+
+/// What `part` gives of all pieces, brought together by strategy. By [`ReductionStrategy::Atomic`] `merge` gets them in any order.
+fn pieces<T: Element, P: Send>(
+    x: &[T],
+    strategy: ReductionStrategy,
+    part: impl Fn(usize, &[T]) -> P + Sync,
+    merge: impl Fn(&mut P, &P) + Sync,
+) -> Option<P> {
+    let parts = || x.chunks(PIECE).enumerate().map(|(i, piece)| part(i, piece));
+    if x.len() <= PIECE {
+        return parts().next();
+    }
+    let at_once = x.par_chunks(PIECE).enumerate();
+    match strategy {
+        ReductionStrategy::Hierarchical => {
+            tree(at_once.map(|(i, piece)| part(i, piece)).collect(), merge)
+        }
+        ReductionStrategy::Direct => parts().reduce(|mut all, part| {
+            merge(&mut all, &part);
+            all
+        }),
+        ReductionStrategy::Atomic => {
+            let cell = Mutex::new(None);
+            at_once.for_each(|(i, piece)| {
+                let part = part(i, piece);
+                match &mut *cell.lock() {
+                    Some(all) => merge(all, &part),
+                    empty => *empty = Some(part),
+                }
+            });
+            cell.into_inner()
+        }
+    }
+}
+
+/// One run of elements, compiled per instruction set.
+pub(crate) struct Run<'a, T, Q> {
+    pub(crate) quantity: Q,
+    pub(crate) run: &'a [T],
+}
+
+impl<T: Element, Q: Quantity<T>> WithSimd for Run<'_, T, Q> {
+    type Output = Q::Found;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Q::Found {
+        self.quantity.of(self.run)
+    }
+}
+
+/// How many of a piece stand to a threshold, compiled per instruction set.
+struct Count<'a, T> {
+    piece: &'a [T],
+    comparison: Comparison,
+    threshold: T,
+}
+
+impl<T: Element> WithSimd for Count<'_, T> {
+    type Output = u64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> u64 {
+        let Self { piece, comparison, threshold } = self;
+        let threshold = threshold.value();
+        // A loop for each, so that none asks inside which it is.
+        match comparison {
+            Comparison::Less => count_if(piece, |x| x < threshold),
+            Comparison::LessOrEqual => count_if(piece, |x| x <= threshold),
+            Comparison::Equal => count_if(piece, |x| x == threshold),
+            Comparison::NotEqual => count_if(piece, |x| x != threshold),
+            Comparison::GreaterOrEqual => count_if(piece, |x| x >= threshold),
+            Comparison::Greater => count_if(piece, |x| x > threshold),
+        }
+    }
+}
+
+#[inline(always)]
+fn count_if<T: Element>(piece: &[T], holds: impl Fn(T::Value) -> bool) -> u64 {
+    let mut all = 0;
+    // A piece's count fits 32 bits, of which a register holds more.
+    for run in piece.chunks(PIECE) {
+        let mut count = 0_u32;
+        for x in run {
+            count += u32::from(holds(x.value()));
+        }
+        all += u64::from(count);
+    }
+    all
+}
+
+/// What a run of pieces adds up to. Extremes remember their piece; where in it is looked up at the end.
 #[derive(Clone, Copy, Debug)]
-struct Partial {
-    /// Values that are not NaN.
-    count: u64,
-    sum: f64,
-    squares: f64,
-    min: f32,
+struct Placed<T: Element> {
+    total: Total<T::Sum>,
+    ends: Ends<T::Value>,
     min_piece: usize,
-    max: f32,
     max_piece: usize,
     /// First piece with a NaN; `usize::MAX` for none.
     nan_piece: usize,
 }
 
-impl Partial {
-    /// `other` lies behind `self`.
-    fn merge(&mut self, other: &Self) {
-        if other.count > 0 && (self.count == 0 || other.min < self.min) {
-            (self.min, self.min_piece) = (other.min, other.min_piece);
-        }
-        if other.count > 0 && (self.count == 0 || other.max > self.max) {
-            (self.max, self.max_piece) = (other.max, other.max_piece);
-        }
-        self.nan_piece = self.nan_piece.min(other.nan_piece);
-        self.count += other.count;
-        self.sum += other.sum;
-        self.squares += other.squares;
+impl<T: Element> Placed<T> {
+    fn new(piece: usize, (total, ends): (Total<T::Sum>, Ends<T::Value>)) -> Self {
+        let nan_piece = if total.numbers < total.elements { piece } else { usize::MAX };
+        Self { total, ends, min_piece: piece, max_piece: piece, nan_piece }
     }
 
-    fn finish(&self, x: &[f32], nan: NanPolicy) -> Option<Summary> {
-        let first = |piece: usize, wanted: &dyn Fn(f32) -> bool| {
+    /// In any order: of equal extremes the one in the first piece stays.
+    fn merge(&mut self, other: &Self) {
+        let (held, new) = (&self.ends, &other.ends);
+        if new.numbers > 0 {
+            let empty = held.numbers == 0;
+            let first = new.min == held.min && other.min_piece < self.min_piece;
+            if empty || new.min < held.min || first {
+                self.min_piece = other.min_piece;
+            }
+            let first = new.max == held.max && other.max_piece < self.max_piece;
+            if empty || new.max > held.max || first {
+                self.max_piece = other.max_piece;
+            }
+        }
+        self.nan_piece = self.nan_piece.min(other.nan_piece);
+        let mut all = (self.total, self.ends);
+        <Everything as Quantity<T>>::merge(&mut all, &(other.total, other.ends));
+        (self.total, self.ends) = all;
+    }
+
+    fn finish(&self, x: &[T], nan: NanPolicy) -> Option<Summary<T>> {
+        let first = |piece: usize, wanted: &dyn Fn(&[T]) -> Option<usize>| {
             let start = piece * PIECE;
-            x.iter().skip(start).position(|&x| wanted(x)).map(|i| start + i)
+            wanted(&x[start..x.len().min(start + PIECE)]).map(|i| start + i)
         };
-        if nan == NanPolicy::Propagate && self.nan_piece != usize::MAX {
-            let at = first(self.nan_piece, &f32::is_nan)?;
+        if let (NanPolicy::Propagate, Some((damaged, sum))) = (nan, T::nan())
+            && self.nan_piece != usize::MAX
+        {
+            let at = first(self.nan_piece, &|piece| piece.iter().position(|x| x.is_nan()))?;
             return Some(Summary {
                 count: x.len() as u64,
-                sum: f64::NAN,
+                sum,
                 sum_squares: f64::NAN,
-                min: f32::NAN,
+                min: damaged,
                 arg_min: at,
-                max: f32::NAN,
+                max: damaged,
                 arg_max: at,
             });
         }
-        if self.count == 0 {
+        if self.total.numbers == 0 {
             return None;
         }
-        let arg_min = first(self.min_piece, &|x| x == self.min)?;
-        let arg_max = first(self.max_piece, &|x| x == self.max)?;
+        let arch = Arch::new();
+        let find = |value: T::Value| move |piece: &[T]| arch.dispatch(Find { piece, value });
+        let arg_min = first(self.min_piece, &find(self.ends.min))?;
+        let arg_max = first(self.max_piece, &find(self.ends.max))?;
         Some(Summary {
-            count: self.count,
-            sum: self.sum,
-            sum_squares: self.squares,
+            count: self.total.numbers,
+            sum: self.total.sum,
+            sum_squares: self.total.squares,
             min: x[arg_min],
             arg_min,
             max: x[arg_max],
@@ -185,167 +301,31 @@ impl Partial {
     }
 }
 
-/// One piece, compiled per instruction set.
-struct Part<'a> {
-    x: &'a [f32],
-    piece: usize,
+/// Where a value first is, compiled per instruction set.
+struct Find<'a, T: Element> {
+    piece: &'a [T],
+    value: T::Value,
 }
 
-impl WithSimd for Part<'_> {
-    type Output = Partial;
+impl<T: Element> WithSimd for Find<'_, T> {
+    type Output = Option<usize>;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Partial {
-        let start = self.piece * PIECE;
-        let values = &self.x[start..self.x.len().min(start + PIECE)];
-        let mut lanes = Lanes {
-            sum: [0.0; LANES],
-            squares: [0.0; LANES],
-            low: [f32::INFINITY; LANES],
-            high: [f32::NEG_INFINITY; LANES],
-            numbers: [0; LANES],
-        };
-        apart(&mut lanes);
-        let (steps, rest) = values.as_chunks::<LANES>();
-        for step in steps {
-            lanes.step(step);
-        }
-        if !rest.is_empty() {
-            let mut tail = [f32::NAN; LANES];
-            tail[..rest.len()].copy_from_slice(rest);
-            lanes.step(&tail);
-        }
-        apart(&mut lanes);
-        lanes.partial(self.piece, values.len())
-    }
-}
-
-/// Sixteen lanes of running sums over values that are not NaN.
-#[derive(Clone, Copy)]
-struct Lanes {
-    sum: [f64; LANES],
-    squares: [f64; LANES],
-    low: [f32; LANES],
-    high: [f32; LANES],
-    numbers: [u32; LANES],
-}
-
-impl Lanes {
-    #[inline(always)]
-    fn step(&mut self, x: &[f32; LANES]) {
-        for l in 0..LANES {
-            let number = f64::from(if x[l].is_nan() { 0.0 } else { x[l] });
-            self.sum[l] += number;
-            self.squares[l] += number * number;
-        }
-        for l in 0..LANES {
-            // A comparison with NaN is false, so a NaN stays out of both.
-            self.low[l] = if x[l] < self.low[l] { x[l] } else { self.low[l] };
-            self.high[l] = if x[l] > self.high[l] { x[l] } else { self.high[l] };
-            self.numbers[l] += u32::from(!x[l].is_nan());
-        }
-    }
-
-    #[inline(always)]
-    fn partial(mut self, piece: usize, len: usize) -> Partial {
-        let mut half = LANES / 2;
-        while half > 0 {
-            for l in 0..half {
-                self.sum[l] += self.sum[l + half];
-                self.squares[l] += self.squares[l + half];
-                self.low[l] = self.low[l].min(self.low[l + half]);
-                self.high[l] = self.high[l].max(self.high[l + half]);
-                self.numbers[l] += self.numbers[l + half];
+    fn with_simd<S: Simd>(self, _: S) -> Option<usize> {
+        /// Elements that are asked together, without a branch for each.
+        const TOGETHER: usize = 256;
+        for (i, run) in self.piece.chunks(TOGETHER).enumerate() {
+            let mut any = false;
+            for x in run {
+                any |= x.value() == self.value;
             }
-            half /= 2;
+            if any {
+                let at = run.iter().position(|x| x.value() == self.value);
+                return at.map(|at| i * TOGETHER + at);
+            }
         }
-        Partial {
-            count: u64::from(self.numbers[0]),
-            sum: self.sum[0],
-            squares: self.squares[0],
-            min: self.low[0],
-            min_piece: piece,
-            max: self.high[0],
-            max_piece: piece,
-            nan_piece: if (self.numbers[0] as usize) < len { piece } else { usize::MAX },
-        }
+        None
     }
-}
-
-/// A partial that threads fold into at the same time. The cells are independent of each other, so relaxed
-/// order is enough; the join of the parallel loop publishes them.
-#[derive(Debug)]
-struct Shared {
-    count: AtomicU64,
-    sum: AtomicU64,
-    squares: AtomicU64,
-    /// Indices into the values rather than the values: one word holds both, and ties go to the lower.
-    arg_min: AtomicUsize,
-    arg_max: AtomicUsize,
-    nan_piece: AtomicUsize,
-}
-
-impl Default for Shared {
-    fn default() -> Self {
-        Self {
-            count: AtomicU64::new(0),
-            sum: AtomicU64::new(0.0_f64.to_bits()),
-            squares: AtomicU64::new(0.0_f64.to_bits()),
-            arg_min: AtomicUsize::new(usize::MAX),
-            arg_max: AtomicUsize::new(usize::MAX),
-            nan_piece: AtomicUsize::new(usize::MAX),
-        }
-    }
-}
-
-impl Shared {
-    fn fold(&self, x: &[f32], piece: usize, part: &Partial) {
-        self.nan_piece.fetch_min(part.nan_piece, Relaxed);
-        if part.count == 0 {
-            return;
-        }
-        self.count.fetch_add(part.count, Relaxed);
-        add_f64(&self.sum, part.sum);
-        add_f64(&self.squares, part.squares);
-        offer(&self.arg_min, x, piece, part.min, |new, held| new < held);
-        offer(&self.arg_max, x, piece, part.max, |new, held| new > held);
-    }
-
-    fn into_partial(self, x: &[f32]) -> Partial {
-        let at = |arg: usize| x.get(arg).copied().unwrap_or(f32::NAN);
-        let (arg_min, arg_max) = (self.arg_min.into_inner(), self.arg_max.into_inner());
-        Partial {
-            count: self.count.into_inner(),
-            sum: f64::from_bits(self.sum.into_inner()),
-            squares: f64::from_bits(self.squares.into_inner()),
-            min: at(arg_min),
-            min_piece: arg_min / PIECE,
-            max: at(arg_max),
-            max_piece: arg_max / PIECE,
-            nan_piece: self.nan_piece.into_inner(),
-        }
-    }
-}
-
-/// Puts the index of `extreme`, which lies in `piece`, into `cell` where it beats what is held there.
-fn offer(cell: &AtomicUsize, x: &[f32], piece: usize, extreme: f32, beats: fn(f32, f32) -> bool) {
-    // The held value only gets better, so what it beats already needs no place.
-    if x.get(cell.load(Relaxed)).is_some_and(|&held| beats(held, extreme)) {
-        return;
-    }
-    let start = piece * PIECE;
-    let Some(offset) = x[start..].iter().position(|&x| x == extreme) else {
-        return;
-    };
-    let index = start + offset;
-    // Failing means that the held index stays.
-    let _ = cell.fetch_update(Relaxed, Relaxed, |held| {
-        let better = match x.get(held) {
-            None => true,
-            Some(&value) => beats(extreme, value) || (extreme == value && index < held),
-        };
-        better.then_some(index)
-    });
 }
 
 #[cfg(test)]
@@ -353,19 +333,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn atomic_ties_go_to_the_first_in_any_order_of_folding() {
+    fn ties_go_to_the_first_in_any_order_of_merging() {
         let mut x = vec![0.0; 3 * PIECE];
         for i in [7, PIECE, 2 * PIECE + 1] {
             x[i] = 1.0;
             x[i + 1] = -1.0;
         }
         for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
-            let shared = Shared::default();
-            for piece in order {
-                shared.fold(&x, piece, &Arch::new().dispatch(Part { x: &x, piece }));
-            }
-            let summary = shared.into_partial(&x).finish(&x, NanPolicy::Propagate).unwrap();
+            let part = |i: usize| {
+                let run = &x[i * PIECE..(i + 1) * PIECE];
+                Placed::<f32>::new(i, Everything.of(run))
+            };
+            let [first, rest @ ..] = order;
+            let mut all = part(first);
+            rest.iter().for_each(|&i| all.merge(&part(i)));
+            let summary = all.finish(&x, NanPolicy::Propagate).unwrap();
             assert_eq!((summary.arg_max, summary.arg_min), (7, 8));
         }
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bits() {
+        let x: Vec<f32> = (0..70_001).map(|i| ((i * 2_654_435_761_usize) as f32).sin()).collect();
+        let bits = |arch: Arch| {
+            let stats = arch.dispatch(Run { quantity: Statistics { dead_epsilon: 0.0 }, run: &x });
+            let sum = arch.dispatch(Run { quantity: Sums, run: &x }).sum;
+            (stats.mean.to_bits(), stats.m2.to_bits(), stats.min.to_bits(), sum.to_bits())
+        };
+        assert_eq!(bits(Arch::new()), bits(Arch::Scalar));
     }
 }

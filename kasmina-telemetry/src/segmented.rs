@@ -1,4 +1,5 @@
-//! Statistics of many segments at once: equal ones, ones between offsets, and the column chunks of a matrix.
+//! Statistics, sums and extremes of many segments at once: equal ones, ones between offsets; and statistics of
+//! the column chunks of a matrix.
 //!
 //! Segments far smaller than a piece of work are batched, and segments far larger are cut, so neither
 //! 64-element segments nor one giant among dwarfs leaves cores idle.
@@ -8,12 +9,14 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use crate::element::Scalar;
 use crate::error::nonzero;
-use crate::lanes::slice_stats;
-use crate::strategy::{Cut, PIECE, Shareable, SharedStats, tree};
+use crate::fold::{Bounds, Statistics, Sums};
+use crate::runs::{Equal, Offsets, Segments};
+use crate::strategy::{Cut, Shareable, SharedStats, tree};
 use crate::{
-    ChunkAccumulator, ChunkStats, GradientAccumulator, GradientStats, MatrixView, ReductionOptions,
-    ReductionStrategy, TelemetryError,
+    ChunkAccumulator, ChunkStats, Element, GradientAccumulator, GradientStats, MatrixView,
+    ReductionOptions, ReductionStrategy, TelemetryError,
 };
 
 /// Rows that an accumulator is handed at once where chunks are short: a seed's sums then stay in registers
@@ -37,16 +40,51 @@ const LONG_CHUNK: usize = 128;
 ///
 /// # Errors
 /// [`TelemetryError::Zero`] for empty segments.
-pub fn equal(
-    x: &[f32],
+pub fn equal<T: Element>(
+    x: &[T],
     segment: usize,
     options: &ReductionOptions,
-) -> Result<Vec<ChunkStats>, TelemetryError> {
-    nonzero("segment", segment)?;
-    let segments = x.len().div_ceil(segment);
-    Ok(contiguous(x, segments, options, |i| {
-        i * segment..x.len().min(i.saturating_add(1).saturating_mul(segment))
-    }))
+) -> Result<Vec<T::SegmentStatistics>, TelemetryError> {
+    let equal = Equal::new(x.len(), segment)?;
+    Ok(equal.find(x, statistics(options), options.strategy, T::SegmentStatistics::from))
+}
+
+/// Σ of each `segment` consecutive values; `None` for nothing but ignored NaNs.
+///
+/// ```
+/// use kasmina_telemetry::{ReductionOptions, segmented};
+///
+/// let sums = segmented::equal_sums(&[1, 3, 5, 5, i64::MAX], 2, &ReductionOptions::default())?;
+/// assert_eq!(sums, [Some(4), Some(10), Some(i128::from(i64::MAX))]);
+/// # Ok::<(), kasmina_telemetry::TelemetryError>(())
+/// ```
+///
+/// # Errors
+/// As [`equal`].
+pub fn equal_sums<T: Element>(
+    x: &[T],
+    segment: usize,
+    options: &ReductionOptions,
+) -> Result<Vec<Option<T::Sum>>, TelemetryError> {
+    let equal = Equal::new(x.len(), segment)?;
+    Ok(equal.find(x, Sums, options.strategy, |total| total.found::<T>(options.nan)))
+}
+
+/// Least and greatest of each `segment` consecutive values, a zero as +0; `None` for nothing but ignored NaNs.
+///
+/// # Errors
+/// As [`equal`].
+pub fn equal_extrema<T: Element>(
+    x: &[T],
+    segment: usize,
+    options: &ReductionOptions,
+) -> Result<Vec<Option<(T, T)>>, TelemetryError> {
+    let equal = Equal::new(x.len(), segment)?;
+    Ok(equal.find(x, Bounds, options.strategy, |ends| ends.found::<T>(options.nan)))
+}
+
+fn statistics(options: &ReductionOptions) -> Statistics {
+    Statistics { dead_epsilon: options.dead_epsilon }
 }
 
 /// Statistics of the segments `x[offsets[i]..offsets[i + 1]]`, as in a compressed sparse row matrix. An
@@ -64,27 +102,52 @@ pub fn equal(
 /// # Errors
 /// [`TelemetryError::WrongLength`] without offsets, [`TelemetryError::BadOffset`] where they decrease or
 /// leave `x`.
-pub fn offsets(
-    x: &[f32],
+pub fn offsets<T: Element>(
+    x: &[T],
     offsets: &[usize],
     options: &ReductionOptions,
-) -> Result<Vec<ChunkStats>, TelemetryError> {
-    if offsets.is_empty() {
-        return Err(TelemetryError::WrongLength { what: "offsets", actual: 0, expected: 1 });
-    }
-    let mut low = 0;
-    for (index, &value) in offsets.iter().enumerate() {
-        if value < low || value > x.len() {
-            return Err(TelemetryError::BadOffset { index, value, low, high: x.len() });
-        }
-        low = value;
-    }
-    Ok(contiguous(x, offsets.len() - 1, options, |i| offsets[i]..offsets[i + 1]))
+) -> Result<Vec<T::SegmentStatistics>, TelemetryError> {
+    let offsets = Offsets::new(x.len(), offsets)?;
+    Ok(offsets.find(x, statistics(options), options.strategy, T::SegmentStatistics::from))
+}
+
+/// Σ of the segments between offsets; `None` for empty ones and nothing but ignored NaNs.
+///
+/// # Errors
+/// As [`offsets`].
+pub fn offset_sums<T: Element>(
+    x: &[T],
+    offsets: &[usize],
+    options: &ReductionOptions,
+) -> Result<Vec<Option<T::Sum>>, TelemetryError> {
+    let offsets = Offsets::new(x.len(), offsets)?;
+    Ok(offsets.find(x, Sums, options.strategy, |total| total.found::<T>(options.nan)))
+}
+
+/// Least and greatest of the segments between offsets, a zero as +0; `None` for empty ones and nothing but ignored NaNs.
+///
+/// ```
+/// use kasmina_telemetry::{ReductionOptions, segmented};
+///
+/// let extrema = segmented::offset_extrema(&[1.0, 3.0, 5.0], &[0, 2, 2, 3], &ReductionOptions::default())?;
+/// assert_eq!(extrema, [Some((1.0, 3.0)), None, Some((5.0, 5.0))]);
+/// # Ok::<(), kasmina_telemetry::TelemetryError>(())
+/// ```
+///
+/// # Errors
+/// As [`offsets`].
+pub fn offset_extrema<T: Element>(
+    x: &[T],
+    offsets: &[usize],
+    options: &ReductionOptions,
+) -> Result<Vec<Option<(T, T)>>, TelemetryError> {
+    let offsets = Offsets::new(x.len(), offsets)?;
+    Ok(offsets.find(x, Bounds, options.strategy, |ends| ends.found::<T>(options.nan)))
 }
 
 /// Statistics of each `chunk` columns over all rows: one record a seed, ceil(columns / chunk) of them.
 ///
-/// Partial results are bounded by the number of tasks, never rows × seeds.
+/// Of f32, f16 or bf16. Partial results are bounded by the number of tasks, never rows × seeds.
 ///
 /// ```
 /// use kasmina_telemetry::{MatrixView, ReductionOptions, segmented};
@@ -99,8 +162,8 @@ pub fn offsets(
 ///
 /// # Errors
 /// [`TelemetryError::Zero`] for a zero chunk.
-pub fn column_chunks(
-    matrix: &MatrixView<'_>,
+pub fn column_chunks<T: Element<Value = f32>>(
+    matrix: &MatrixView<'_, T>,
     chunk: usize,
     options: &ReductionOptions,
 ) -> Result<Vec<ChunkStats>, TelemetryError> {
@@ -119,8 +182,8 @@ pub fn column_chunks(
 ///
 /// # Errors
 /// [`TelemetryError::Zero`] for a zero chunk.
-pub fn column_chunk_gradients(
-    matrix: &MatrixView<'_>,
+pub fn column_chunk_gradients<T: Element<Value = f32>>(
+    matrix: &MatrixView<'_, T>,
     chunk: usize,
     options: &ReductionOptions,
 ) -> Result<Vec<GradientStats>, TelemetryError> {
@@ -136,37 +199,60 @@ pub fn column_chunk_gradients(
 }
 
 /// Hands a tile's rows on, a few at a time.
-fn push_blocks(
-    matrix: &MatrixView<'_>,
+fn push_blocks<T: Element<Value = f32>>(
+    matrix: &MatrixView<'_, T>,
     rows: Range<usize>,
     columns: Range<usize>,
     chunk: usize,
     mut push: impl FnMut(&[f32], usize, usize),
 ) {
     let at_once = if chunk < LONG_CHUNK { ROWS_AT_ONCE } else { 1 };
+    let arch = Arch::new();
+    let mut wide = Vec::new();
     for first in rows.clone().step_by(at_once) {
         let last = rows.end.min(first + at_once);
-        if at_once > 1 {
-            for row in first..last {
-                touch(matrix.block(row..row + 1, columns.clone()));
-            }
-        }
         let x = matrix.block(first..last, columns.clone());
-        push(x, matrix.row_stride(), last - first);
+        if let Some(x) = T::as_values(x) {
+            if at_once > 1 {
+                (first..last).for_each(|row| touch(matrix.block(row..row + 1, columns.clone())));
+            }
+            push(x, matrix.row_stride(), last - first);
+        } else {
+            wide.resize((last - first) * columns.len(), 0.0);
+            for (row, wide) in (first..last).zip(wide.chunks_mut(columns.len())) {
+                arch.dispatch(Widen { row: matrix.block(row..row + 1, columns.clone()), wide });
+            }
+            push(&wide, columns.len(), last - first);
+        }
     }
 }
 
-/// Reads one value of each cache line in order. An accumulator takes several rows of one seed before the
-/// next seed's, an order that memory answers slowly.
-fn touch(row: &[f32]) {
-    const LINE: usize = 16;
-    let sum = row.iter().step_by(LINE).fold(0_u32, |sum, x| sum ^ x.to_bits());
-    std::hint::black_box(sum);
+/// A row as f32, compiled per instruction set.
+struct Widen<'a, T> {
+    row: &'a [T],
+    wide: &'a mut [f32],
+}
+
+impl<T: Element<Value = f32>> WithSimd for Widen<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        self.wide.iter_mut().zip(self.row).for_each(|(wide, x)| *wide = x.value());
+    }
+}
+
+/// Reads one value of each cache line in order. Taking several rows of some columns before the next
+/// columns' is an order that memory answers slowly.
+pub(crate) fn touch<T: Element<Value = f32>>(row: &[T]) {
+    const LINE: usize = 64;
+    let lines = row.iter().step_by(LINE / size_of::<T>());
+    std::hint::black_box(lines.fold(0_u32, |sum, x| sum ^ x.value().to_bits()));
 }
 
 /// Runs `task(rows, columns, chunk)` on every tile and block of rows, and brings the records together.
-fn chunked<R: Shareable>(
-    matrix: &MatrixView<'_>,
+fn chunked<T: Element<Value = f32>, R: Shareable>(
+    matrix: &MatrixView<'_, T>,
     chunk: usize,
     strategy: ReductionStrategy,
     task: impl Fn(Range<usize>, Range<usize>, usize) -> Result<Vec<R>, TelemetryError> + Sync,
@@ -212,129 +298,14 @@ fn chunked<R: Shareable>(
 }
 
 /// The first finite value of a chunk, in row order.
-fn first_finite(matrix: &MatrixView<'_>, start: usize, chunk: usize) -> Option<f32> {
+fn first_finite<T: Element<Value = f32>>(
+    matrix: &MatrixView<'_, T>,
+    start: usize,
+    chunk: usize,
+) -> Option<f32> {
     let columns = start..matrix.columns().min(start + chunk);
     (0..matrix.rows())
         .flat_map(|row| matrix.block(row..row + 1, columns.clone()))
-        .copied()
-        .find(|x| x.is_finite())
-}
-
-/// Statistics of `segments` runs of `x`; `segment(i)` must give ranges in `x`.
-fn contiguous(
-    x: &[f32],
-    segments: usize,
-    options: &ReductionOptions,
-    segment: impl Fn(usize) -> Range<usize> + Sync,
-) -> Vec<ChunkStats> {
-    let arch = Arch::new();
-    let strategy = options.strategy;
-    let batches = batches(segments, &segment);
-    let run = |range: Range<usize>| {
-        arch.dispatch(Flat { x: &x[range], dead_epsilon: options.dead_epsilon })
-    };
-    if strategy == ReductionStrategy::Atomic {
-        let cells: Vec<SharedStats> = (0..segments)
-            .into_par_iter()
-            .map(|i| SharedStats::new(x[segment(i)].iter().copied().find(|x| x.is_finite())))
-            .collect();
-        batches.into_par_iter().for_each(|batch| {
-            for i in batch {
-                let range = segment(i);
-                if range.len() <= PIECE {
-                    run(range).fold_into(&cells[i]);
-                } else {
-                    let pieces = pieces(range).into_par_iter();
-                    pieces.for_each(|piece| run(piece).fold_into(&cells[i]));
-                }
-            }
-        });
-        return cells.into_iter().map(ChunkStats::from_shared).collect();
-    }
-    let mut out = vec![ChunkStats::EMPTY; segments];
-    let mut rest = out.as_mut_slice();
-    let mut tasks = Vec::with_capacity(batches.len());
-    for batch in batches {
-        let (own, others) = rest.split_at_mut(batch.len());
-        rest = others;
-        tasks.push((batch, own));
-    }
-    tasks.into_par_iter().for_each(|(batch, own)| {
-        let length = |i: usize| segment(i).len();
-        match own {
-            [one] if strategy == ReductionStrategy::Hierarchical && length(batch.start) > PIECE => {
-                let parts = pieces(segment(batch.start)).into_par_iter().map(run).collect();
-                *one = tree(parts, ChunkStats::merge).unwrap_or(ChunkStats::EMPTY);
-            }
-            many => arch.dispatch(Segments {
-                x,
-                first: batch.start,
-                out: many,
-                dead_epsilon: options.dead_epsilon,
-                segment: &segment,
-            }),
-        }
-    });
-    out
-}
-
-/// Consecutive segments that make up about a piece together; a larger one stands alone.
-fn batches(segments: usize, segment: impl Fn(usize) -> Range<usize>) -> Vec<Range<usize>> {
-    /// Empty segments cost time too.
-    const SEGMENT_COST: usize = 16;
-    let mut batches = Vec::new();
-    let (mut start, mut elements) = (0, 0_usize);
-    for i in 0..segments {
-        let cost = segment(i).len().saturating_add(SEGMENT_COST);
-        if i > start && elements.saturating_add(cost) > PIECE {
-            batches.push(start..i);
-            (start, elements) = (i, 0);
-        }
-        elements = elements.saturating_add(cost);
-    }
-    if start < segments {
-        batches.push(start..segments);
-    }
-    batches
-}
-
-/// A range cut into pieces.
-fn pieces(range: Range<usize>) -> Vec<Range<usize>> {
-    range.clone().step_by(PIECE).map(|start| start..range.end.min(start + PIECE)).collect()
-}
-
-/// One run of values, compiled per instruction set.
-pub(crate) struct Flat<'a> {
-    pub(crate) x: &'a [f32],
-    pub(crate) dead_epsilon: f32,
-}
-
-impl WithSimd for Flat<'_> {
-    type Output = ChunkStats;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> ChunkStats {
-        slice_stats(self.x, self.dead_epsilon)
-    }
-}
-
-/// A batch of segments, compiled per instruction set.
-struct Segments<'a, F> {
-    x: &'a [f32],
-    first: usize,
-    out: &'a mut [ChunkStats],
-    dead_epsilon: f32,
-    segment: &'a F,
-}
-
-impl<F: Fn(usize) -> Range<usize>> WithSimd for Segments<'_, F> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        for (i, out) in self.out.iter_mut().enumerate() {
-            let values = &self.x[(self.segment)(self.first + i)];
-            *out = slice_stats(values, self.dead_epsilon);
-        }
-    }
+        .map(|x| x.value())
+        .find(|x| Scalar::is_finite(*x))
 }

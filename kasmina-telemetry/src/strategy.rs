@@ -17,7 +17,7 @@ pub enum ReductionStrategy {
     /// Pieces in parallel, their partial results merged in a fixed tree. Bitwise reproducible.
     #[default]
     Hierarchical,
-    /// Pieces in parallel, each folded into shared atomic cells as it is done. The order is not fixed, so
+    /// Pieces in parallel, each folded into shared cells as it is done. The order is not fixed, so
     /// on the CPU the last digits of sums and moments may change from run to run; counts and extrema do not. On a GPU nothing does:
     /// its cells are integers throughout.
     Atomic,

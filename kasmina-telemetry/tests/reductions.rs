@@ -110,7 +110,7 @@ proptest! {
                 check_flat(&x, strategy, nan)?;
             }
             match reduce::statistics(&x, &options(strategy, NanPolicy::Propagate)) {
-                Some(stats) => same_chunk(&stats, &chunk_stats(&x, 1e-8))?,
+                Some(stats) => same_chunk(&stats.into(), &chunk_stats(&x, 1e-8))?,
                 None => prop_assert!(x.is_empty()),
             }
         }
@@ -206,7 +206,7 @@ fn long_slices_match_a_loop() {
         for strategy in STRATEGIES {
             check_flat(&x[..n], strategy, NanPolicy::Propagate).unwrap();
             let got = reduce::statistics(&x[..n], &options(strategy, NanPolicy::Ignore)).unwrap();
-            same_chunk(&got, &chunk_stats(&x[..n], 1e-8)).unwrap();
+            same_chunk(&got.into(), &chunk_stats(&x[..n], 1e-8)).unwrap();
         }
     }
     // Ties across pieces go to the first, and so does the first NaN.
@@ -262,7 +262,7 @@ fn fingerprint(x: &[f32], view: &MatrixView<'_>, strategy: ReductionStrategy) ->
     }
     put(&segmented::equal(x, 64, &options).unwrap());
     put(&segmented::equal(x, 250_000, &options).unwrap());
-    put(&[reduce::statistics(x, &options).unwrap()]);
+    put(&[reduce::statistics(x, &options).unwrap().into()]);
     let summary = reduce::summary(x, &options).unwrap();
     bits.extend([summary.sum.to_bits(), summary.sum_squares.to_bits(), summary.arg_min as u64]);
     let sums = columns::sums(view, &options);
@@ -322,11 +322,11 @@ fn bad_shapes_are_refused() {
 #[test]
 fn nothing_gives_none() {
     let options = ReductionOptions::default();
-    assert_eq!(reduce::summary(&[], &options), None);
-    assert_eq!(reduce::statistics(&[], &options), None);
-    assert_eq!(segmented::equal(&[], 5, &options).unwrap(), []);
-    assert_eq!(segmented::offsets(&[], &[0, 0], &options).unwrap(), [ChunkStats::EMPTY]);
-    let empty = MatrixView::contiguous(&[], 0, 3).unwrap();
+    assert_eq!(reduce::summary::<f32>(&[], &options), None);
+    assert_eq!(reduce::statistics::<f32>(&[], &options), None);
+    assert_eq!(segmented::equal::<f32>(&[], 5, &options).unwrap(), []);
+    assert_eq!(segmented::offsets::<f32>(&[], &[0, 0], &options).unwrap(), [ChunkStats::EMPTY]);
+    let empty = MatrixView::<f32>::contiguous(&[], 0, 3).unwrap();
     assert_eq!(columns::sums(&empty, &options), [None; 3]);
     assert_eq!(columns::extrema(&empty, &options), [None; 3]);
     for strategy in STRATEGIES {

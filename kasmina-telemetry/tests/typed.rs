@@ -1,4 +1,4 @@
-//! The flat reductions of every element type on the CPU, against loops.
+//! The flat reductions of every element type on the CPU, against loops, and each by itself against all at once.
 
 use half::{bf16, f16};
 use kasmina_telemetry::{Comparison, Element, NanPolicy, ReductionOptions, reduce};
@@ -9,7 +9,7 @@ fn check<T: Element>(x: &[T], ignore: bool, near: impl Fn(T::Sum, T::Sum) -> boo
     let options = ReductionOptions { nan, ..ReductionOptions::default() };
     let numbers: Vec<(usize, T)> =
         (0..).zip(x.iter().copied()).filter(|(_, x)| !x.is_nan()).collect();
-    let got = reduce::summary_of(x, &options);
+    let got = reduce::summary(x, &options);
     match (x.iter().position(|x| x.is_nan()), got) {
         (Some(at), Some(got)) if !ignore => {
             assert!(got.min.is_nan() && got.max.is_nan() && got.sum_squares.is_nan());
@@ -28,13 +28,14 @@ fn check<T: Element>(x: &[T], ignore: bool, near: impl Fn(T::Sum, T::Sum) -> boo
         }
         (_, None) => assert!(numbers.is_empty()),
     }
+    one_by_one(x, &options);
     for &threshold in x.iter().take(3) {
         for comparison in [Comparison::Less, Comparison::NotEqual, Comparison::GreaterOrEqual] {
             let want = x.iter().filter(|&&x| comparison.holds(x, threshold)).count() as u64;
             assert_eq!(reduce::count(x, comparison, threshold), want);
         }
     }
-    let stats = reduce::statistics_of(x, &options);
+    let stats = reduce::statistics(x, &options);
     assert_eq!(stats.is_some(), !x.is_empty());
     if let Some(stats) = stats {
         let finite: Vec<f64> = x.iter().map(|x| x.to_f64()).filter(|x| x.is_finite()).collect();
@@ -54,6 +55,20 @@ fn check<T: Element>(x: &[T], ignore: bool, near: impl Fn(T::Sum, T::Sum) -> boo
             );
         }
     }
+}
+
+/// What is found alone is what is found with the rest.
+fn one_by_one<T: Element>(x: &[T], options: &ReductionOptions) {
+    let all = reduce::summary(x, options);
+    let same = |a: Option<T>, b: Option<T>| match (a, b) {
+        (Some(a), Some(b)) => a == b || a.is_nan() && b.is_nan(),
+        (a, b) => a.is_none() && b.is_none(),
+    };
+    let bounds = reduce::bounds(x, options);
+    assert!(same(bounds.map(|b| b.0), all.map(|s| s.min)), "{bounds:?} beside {all:?}");
+    assert!(same(bounds.map(|b| b.1), all.map(|s| s.max)), "{bounds:?} beside {all:?}");
+    let sum = |sum: Option<T::Sum>| format!("{sum:?}");
+    assert_eq!(sum(reduce::sum(x, options)), sum(all.map(|s| s.sum)));
 }
 
 fn close(a: f64, b: f64) -> bool {
@@ -96,6 +111,6 @@ fn ties_across_pieces_go_to_the_first() {
     let mut x = vec![5_i32; 200_000];
     x[70_000] = -1;
     x[190_000] = -1;
-    let summary = reduce::summary_of(&x, &ReductionOptions::default()).unwrap();
+    let summary = reduce::summary(&x, &ReductionOptions::default()).unwrap();
     assert_eq!((summary.arg_min, summary.arg_max, summary.sum), (70_000, 0, 5 * 199_998 - 2));
 }

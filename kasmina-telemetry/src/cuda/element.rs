@@ -26,14 +26,9 @@ pub trait GpuElement: Element {
     type SegmentSum: SegmentSum<Self::Sum>;
     /// A segment's extremes: [`Extrema`] of floats of up to 32 bits, else [`BoundsRecord`].
     type SegmentExtrema: SegmentBounds;
-    /// A segment's statistics: [`ChunkStats`] of floats of up to 32 bits, else [`ElementStats`].
-    type SegmentStatistics: DeviceCopy + std::fmt::Debug + PartialEq;
     /// The fatbin with its flat kernels.
     #[doc(hidden)]
     const FLAT: &'static str;
-    /// Whether it is a float, whose sums take more cells.
-    #[doc(hidden)]
-    const FLOAT: bool;
     /// Whether it has a group of lanes for every length of a segment, as the floats of a layer have.
     #[doc(hidden)]
     const ALL_GROUPS: bool;
@@ -120,7 +115,7 @@ impl<V> AsStatistics<V> for ElementStats<V> {
 }
 
 macro_rules! gpu_elements {
-    ($($type:ty, $record:ty, $flat:literal, $float:literal, [$sum:ty, $extrema:ty, $stats:ty, $all:literal],
+    ($($type:ty, $record:ty, $flat:literal, [$sum:ty, $extrema:ty, $all:literal],
        |$t:ident, $c:ident| $interval:expr;)*) => {
         $(
             impl GpuElement for $type {
@@ -131,9 +126,7 @@ macro_rules! gpu_elements {
                 type Statistics = ElementStats<Self::Value>;
                 type SegmentSum = $sum;
                 type SegmentExtrema = $extrema;
-                type SegmentStatistics = $stats;
                 const FLAT: &'static str = $flat;
-                const FLOAT: bool = $float;
                 const ALL_GROUPS: bool = $all;
 
                 fn interval(self, comparison: Comparison) -> Interval {
@@ -182,13 +175,13 @@ macro_rules! whole_interval {
 }
 
 gpu_elements! {
-    f32, FloatSum, "flat_short", true, [f64, Extrema, ChunkStats, true], |t, c| float_interval!(f32, t, c);
-    f16, FloatSum, "flat_short", true, [f64, Extrema, ChunkStats, true], |t, c| float_interval!(f32, t, c);
-    bf16, FloatSum, "flat_short", true, [f64, Extrema, ChunkStats, true], |t, c| float_interval!(f32, t, c);
-    f64, FloatSum, "flat_long", true, [f64, BoundsRecord<f64>, ElementStats<f64>, false], |t, c| float_interval!(f64, t, c);
-    i32, IntegerSum, "flat_long", false, [IntegerSum, BoundsRecord<i32>, ElementStats<i32>, false], |t, c| whole_interval!(i32, t, c);
-    u32, IntegerSum, "flat_long", false, [IntegerSum, BoundsRecord<u32>, ElementStats<u32>, false], |t, c| whole_interval!(u32, t, c);
-    i64, IntegerSum, "flat_long", false, [IntegerSum, BoundsRecord<i64>, ElementStats<i64>, false], |t, c| whole_interval!(i64, t, c);
+    f32, FloatSum, "flat_short", [f64, Extrema, true], |t, c| float_interval!(f32, t, c);
+    f16, FloatSum, "flat_short", [f64, Extrema, true], |t, c| float_interval!(f32, t, c);
+    bf16, FloatSum, "flat_short", [f64, Extrema, true], |t, c| float_interval!(f32, t, c);
+    f64, FloatSum, "flat_long", [f64, BoundsRecord<f64>, false], |t, c| float_interval!(f64, t, c);
+    i32, IntegerSum, "flat_long", [IntegerSum, BoundsRecord<i32>, false], |t, c| whole_interval!(i32, t, c);
+    u32, IntegerSum, "flat_long", [IntegerSum, BoundsRecord<u32>, false], |t, c| whole_interval!(u32, t, c);
+    i64, IntegerSum, "flat_long", [IntegerSum, BoundsRecord<i64>, false], |t, c| whole_interval!(i64, t, c);
 }
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ fn flat_case<T: Drawn<Sum: AnySum>>(engine: &Arc<Engine>, case: &Case) -> Result
     }
 
     // The CPU's twin holds the same promises.
-    let twin = reduce::summary_of(x, &options);
+    let twin = reduce::summary(x, &options);
     ensure(twin.is_some() == summary.is_some(), || format!("{twin:?} and {summary:?}"))?;
     match (summary, stopped, numbers.first()) {
         (Some(got), Some(at), _) => {
@@ -163,7 +163,7 @@ fn flat_case<T: Drawn<Sum: AnySum>>(engine: &Arc<Engine>, case: &Case) -> Result
         None => ensure(x.is_empty(), || "no statistics".to_owned()),
         Some(got) => {
             check_statistics("statistics", &got, x, options.dead_epsilon)?;
-            let twin = reduce::statistics_of(x, &options).ok_or("no twin")?;
+            let twin = reduce::statistics(x, &options).ok_or("no twin")?;
             check_statistics("statistics on the host", &twin, x, options.dead_epsilon)
         }
     }
