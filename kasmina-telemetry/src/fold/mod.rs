@@ -12,7 +12,8 @@ use crate::element::Scalar;
 use crate::lanes::{LANES, apart};
 use crate::strategy::PIECE;
 
-/// Elements up to which a run is taken one after the other: sixteen lanes cost as much at their start and end.
+/// Elements up to which a run is taken one after the other: sixteen lanes cost as much at their start and end (of segments of 63
+/// alone 3.5 GB/s, of 65 4.9; of equal ones side by side 8 to 10).
 pub(crate) const SHORT: usize = 64;
 
 /// Something that is found of a run of elements.
