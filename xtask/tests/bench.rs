@@ -21,18 +21,18 @@ fn a_run_prints_a_table_and_writes_what_it_measured() {
     assert!(text.contains("processor   ") && text.contains("2 reads 1 write"), "{text}");
     // Known or not, it is said.
     assert!(text.contains("\nthrottling  "), "{text}");
-    assert!(text.ends_with("4 measured, 0 failed\n"), "{text}");
+    assert!(text.ends_with("9 measured, 0 failed\n"), "{text}");
 
     let page = std::fs::read_to_string(folder.path().join("page/index.html")).expect("the page");
     assert!(
-        page.contains("4 measured, 0 failed") && page.contains("% of 2 reads 1 write"),
+        page.contains("9 measured, 0 failed") && page.contains("% of 2 reads 1 write"),
         "{page}"
     );
     assert!(folder.path().join("page/32x768-f32.svg").is_file());
 
     let json = std::fs::read(folder.path().join("found.json")).expect("it was written");
     let report: Report = serde_json::from_slice(&json).expect("it can be read back");
-    assert_eq!((report.schema, report.rows.len(), report.ceilings.len()), (SCHEMA, 4, 2));
+    assert_eq!((report.schema, report.rows.len(), report.ceilings.len()), (SCHEMA, 9, 2));
     for row in &report.rows {
         let measured = row.outcome.as_ref().expect("it is measured");
         assert_eq!(measured.timing.milliseconds.len(), report.header.repetitions);
@@ -64,7 +64,7 @@ fn a_run_is_held_against_an_earlier_one() {
     std::fs::write(&path, serde_json::to_string(&old).expect("JSON")).expect("it can be written");
     let slower = run(&["--compare", "old.json"]);
     let text = String::from_utf8_lossy(&slower.stdout);
-    assert!(!slower.status.success() && text.contains("compared: 4 slower, 0 faster"), "{text}");
+    assert!(!slower.status.success() && text.contains("compared: 9 slower, 0 faster"), "{text}");
 
     let other = bench(&["--only", "32x768 bf16 backward", "--compare", "old.json"], folder.path());
     let said = String::from_utf8_lossy(&other.stderr);

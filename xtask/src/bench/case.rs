@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use kasmina_core::{
-    Blueprint, DType, InitialSeed, Layer, SeedLayout, Stability, StabilityMode, State, Strategy,
-};
+use kasmina_core::{DType, Layer, SeedLayout, Stability};
 use serde::{Deserialize, Serialize};
+
+pub use super::seeds::Seeds;
 
 /// What runs the passes, which decides how large the matrices are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +44,6 @@ const CHUNKS: [usize; 3] = [16, 64, 512];
 const QUICK_CHUNKS: [usize; 1] = [64];
 const DTYPES: [DType; 2] = [DType::F32, DType::Bf16];
 
-/// Every n-th seed of [`Seeds::OneInEight`] is not dormant.
-const BUSY: usize = 8;
-/// Steps of a graft: far more than are timed, so that alpha is another one in each of them, as in a real graft.
-const GRAFT_STEPS: u32 = 1_000_000;
-
 /// What is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -67,23 +62,7 @@ pub enum Work {
     Step,
 }
 
-/// What the seeds of the layer are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Seeds {
-    /// All dormant.
-    Dormant,
-    /// Residual on path in every chunk, frozen, alpha 0.5.
-    Residual,
-    /// Residual in every chunk, FINE_TUNING and GRAFTING in turn, in the mode that guards nothing: x is not needed.
-    ResidualTrains,
-    /// `MlpExpansion` in every chunk, GRAFTING, guarded: x is needed.
-    ExpansionTrains,
-    /// One seed in eight GRAFTING, Residual and `MlpExpansion` in turn, the rest dormant.
-    OneInEight,
-}
-
-const PASSES: [(Work, Seeds); 10] = [
+const PASSES: [(Work, Seeds); 20] = [
     (Work::Forward, Seeds::Dormant),
     (Work::ForwardTelemetry, Seeds::Dormant),
     (Work::ForwardInPlace, Seeds::Dormant),
@@ -94,6 +73,16 @@ const PASSES: [(Work, Seeds); 10] = [
     (Work::Backward, Seeds::ExpansionTrains),
     (Work::ForwardBackward, Seeds::ExpansionTrains),
     (Work::Step, Seeds::OneInEight),
+    (Work::ForwardTelemetry, Seeds::Filter1),
+    (Work::ForwardTelemetry, Seeds::Filter3),
+    (Work::ForwardTelemetry, Seeds::Filter16),
+    (Work::Backward, Seeds::Filter1),
+    (Work::Backward, Seeds::Filter3),
+    (Work::Backward, Seeds::Filter16),
+    (Work::ForwardTelemetry, Seeds::Bottleneck),
+    (Work::Backward, Seeds::Bottleneck),
+    (Work::ForwardTelemetry, Seeds::Dense),
+    (Work::Backward, Seeds::Dense),
 ];
 
 /// What the device can do at best, measured in the same run.
@@ -146,18 +135,6 @@ impl fmt::Display for Work {
     }
 }
 
-impl fmt::Display for Seeds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Dormant => "dormant",
-            Self::Residual => "residual on path",
-            Self::ResidualTrains => "residual trains, fast",
-            Self::ExpansionTrains => "expansion trains, adaptive",
-            Self::OneInEight => "1 in 8 grafting",
-        })
-    }
-}
-
 impl fmt::Display for Ceiling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -204,38 +181,6 @@ impl Ceiling {
     }
 }
 
-impl Seeds {
-    fn mode(self) -> StabilityMode {
-        match self {
-            Self::ResidualTrains => StabilityMode::Fast,
-            _ => StabilityMode::Adaptive,
-        }
-    }
-
-    /// What a seed begins as; `None` for a dormant one.
-    fn initial(self, seed: usize) -> Option<InitialSeed> {
-        let even = |n: usize| n.is_multiple_of(2);
-        let (state, blueprint) = match self {
-            Self::Dormant => return None,
-            Self::Residual => (State::Fossilized, Blueprint::Residual),
-            Self::ResidualTrains if even(seed) => (State::FineTuning, Blueprint::Residual),
-            Self::ResidualTrains => (State::Grafting, Blueprint::Residual),
-            Self::ExpansionTrains => (State::Grafting, Blueprint::MlpExpansion),
-            Self::OneInEight if !seed.is_multiple_of(BUSY) => return None,
-            Self::OneInEight if even(seed / BUSY) => (State::Grafting, Blueprint::Residual),
-            Self::OneInEight => (State::Grafting, Blueprint::MlpExpansion),
-        };
-        let strategy = Strategy::FixedRamp { steps: GRAFT_STEPS };
-        let blueprint = Some(blueprint);
-        Some(InitialSeed { state, alpha: 0.5, blueprint, strategy, ..InitialSeed::default() })
-    }
-
-    /// Whether a backward pass needs x for what a seed computes.
-    fn needs_x(self) -> bool {
-        matches!(self, Self::ExpansionTrains | Self::OneInEight)
-    }
-}
-
 impl Case {
     /// The ceiling that it is compared with: that of the reads and writes that it is made of. For what is made of both, forward
     /// and backward, the copy.
@@ -268,9 +213,29 @@ impl Case {
             return Ok(0);
         }
         let layout = self.layout()?;
-        let busy = (0..layout.seeds()).filter(|seed| self.seeds.initial(*seed).is_some());
+        let busy = (0..layout.seeds()).filter(|seed| self.seeds.is_busy(*seed));
         let columns: usize = busy.map(|seed| layout.columns(seed).len()).sum();
         Ok((columns * self.matrices.rows) as u64 * self.matrices.element_bytes())
+    }
+
+    /// Operations of the products of matrices, as [`Seeds::operations`] counts them; `None` where bytes alone count.
+    ///
+    /// # Errors
+    /// A chunk that does not fit the columns.
+    pub fn operations(&self) -> kasmina_core::Result<Option<u64>> {
+        let forward = self.seeds.operations(&self.layout()?, self.matrices.rows);
+        let times = match self.work {
+            Work::Forward | Work::ForwardTelemetry | Work::ForwardInPlace => 1,
+            Work::Backward => 2,
+            Work::ForwardBackward | Work::Step => 3,
+        };
+        Ok(forward.map(|forward| times * forward))
+    }
+
+    /// Whether it is measured there: large products of matrices take a processor seconds each.
+    fn is_for(&self, on: On) -> bool {
+        let chunks: &[usize] = if on == On::Cpu { &QUICK_CHUNKS } else { &CHUNKS };
+        !self.seeds.are_matrices() || chunks.contains(&self.chunk)
     }
 
     /// How the columns are split.
@@ -289,7 +254,7 @@ impl Case {
         let layout = self.layout()?;
         let mut builder = Layer::builder(layout).stability(Stability::new(self.seeds.mode()));
         for seed in 0..layout.seeds() {
-            if let Some(initial) = self.seeds.initial(seed) {
+            if let Some(initial) = self.seeds.initial(seed, layout.columns(seed).len())? {
                 builder = builder.seed(seed, initial);
             }
         }
@@ -320,12 +285,14 @@ pub fn cases(on: On, quick: bool, only: Option<&str>) -> Vec<Case> {
             }
         }
     }
-    cases.retain(|case| has_words(&case.to_string(), only));
+    cases.retain(|case| case.is_for(on) && has_words(&case.to_string(), only));
     cases
 }
 
 #[cfg(test)]
 mod tests {
+    use kasmina_core::State;
+
     use super::*;
 
     const SMALL: Matrices = Matrices { rows: 10, hidden: 64, dtype: DType::Bf16 };
@@ -349,12 +316,20 @@ mod tests {
                 Ceiling::TwoReadsOneWrite,
             ),
             (case(Work::ForwardBackward, Seeds::ExpansionTrains, 4), 5 * matrix, Ceiling::Copy),
+            (case(Work::Backward, Seeds::Filter3, 4), 3 * matrix, Ceiling::TwoReadsOneWrite),
+            (case(Work::ForwardTelemetry, Seeds::Dense, 4), 2 * matrix, Ceiling::Copy),
             // Two of sixteen seeds read their columns of x.
             (case(Work::Step, Seeds::OneInEight, 4), 4 * matrix + matrix / 8, Ceiling::Copy),
         ];
         for (case, bytes, ceiling) in table {
             assert_eq!((case.bytes(), case.ceiling()), (Ok(bytes), ceiling), "{case}");
         }
+        // 16 chunks of 4 columns, 10 rows, 2 operations a weight; backward twice as many.
+        let forward = 16 * 10 * 2 * 16;
+        let operations = |work| case(work, Seeds::Dense, 4).operations();
+        assert_eq!(operations(Work::ForwardTelemetry), Ok(Some(forward)));
+        assert_eq!(operations(Work::Backward), Ok(Some(2 * forward)));
+        assert_eq!(operations(Work::Step), Ok(Some(3 * forward)));
         assert_eq!(Ceiling::Copy.bytes(&SMALL), 2 * matrix);
         assert_eq!(Ceiling::TwoReadsOneWrite.bytes(&SMALL), 3 * matrix);
         assert_eq!(Matrices { dtype: DType::F32, ..SMALL }.bytes(), 2 * matrix);
@@ -371,6 +346,8 @@ mod tests {
         for (i, case) in all.iter().enumerate() {
             assert!(!all[..i].contains(case), "{case} twice");
             assert!(case.layout().is_ok() && case.bytes().is_ok(), "{case}");
+            let operations = case.operations().expect("it fits");
+            assert_eq!(operations.is_some(), case.seeds.are_matrices(), "{case}");
         }
         let quick = cases(On::Gpu, true, None);
         assert_eq!(quick.len(), 2 * DTYPES.len() * PASSES.len());
@@ -379,6 +356,9 @@ mod tests {
         for quick in [false, true] {
             let cpu = cases(On::Cpu, quick, None);
             assert!(!cpu.is_empty() && cpu.iter().all(|case| all.contains(case)));
+            let matrices = |case: &&Case| case.seeds.are_matrices();
+            assert!(cpu.iter().filter(matrices).all(|case| case.chunk == 64));
+            assert!(cpu.iter().any(|case| matrices(&case)));
             for on in [On::Gpu, On::Cpu] {
                 assert!(on.shapes(quick).contains(&on.peers_shape()));
             }
@@ -413,6 +393,10 @@ mod tests {
         assert_eq!(count(Seeds::ResidualTrains, State::FineTuning), 8);
         assert_eq!(count(Seeds::ResidualTrains, State::Grafting), 8);
         assert_eq!(count(Seeds::ExpansionTrains, State::Grafting), 16);
+        for kind in [Seeds::Filter1, Seeds::Filter3, Seeds::Filter16, Seeds::Bottleneck] {
+            assert_eq!(count(kind, State::Grafting), 16, "{kind}");
+        }
+        assert_eq!(count(Seeds::Dense, State::Grafting), 16);
         assert_eq!(count(Seeds::OneInEight, State::Grafting), 2);
         assert_eq!(count(Seeds::OneInEight, State::Dormant), 14);
     }

@@ -166,7 +166,8 @@ impl Bench {
             }
         })?;
         let kernels = vec!["cpu-column-program".to_owned()];
-        Ok(Measured::new(case.bytes()?, timing, ceiling, sets.count, kernels))
+        let operations = case.operations()?;
+        Ok(Measured::new(case.bytes()?, operations, timing, ceiling, sets.count, kernels))
     }
 
     /// Times `body`, which is told how often it ran before.

@@ -186,7 +186,8 @@ impl Bench {
         let forward = report.forward.map(|r| r.kernel.unwrap_or_else(|| "copy".to_owned()));
         let backward = report.backward.map(|r| r.kernel.unwrap_or_else(|| "copy".to_owned()));
         let kernels = forward.into_iter().chain(backward).collect();
-        Ok(Measured::new(case.bytes()?, timing, ceiling, sets.count(), kernels))
+        let operations = case.operations()?;
+        Ok(Measured::new(case.bytes()?, operations, timing, ceiling, sets.count(), kernels))
     }
 }
 

@@ -31,6 +31,7 @@ pub mod measure;
 pub mod peers;
 pub mod report;
 pub mod row;
+pub mod seeds;
 mod selection;
 pub mod stacks;
 pub mod summary;

@@ -46,7 +46,7 @@ pub struct Report {
     pub claims: Vec<ClaimRow>,
 }
 
-const COLUMNS: [&str; 11] = [
+const COLUMNS: [&str; 12] = [
     "pass",
     "seeds",
     "rows×hidden",
@@ -57,6 +57,7 @@ const COLUMNS: [&str; 11] = [
     "p90 µs",
     "TB/s",
     "% of ceiling",
+    "TFLOP/s",
     "timed together",
 ];
 /// The first column of numbers.
@@ -122,6 +123,10 @@ impl Report {
         writeln!(
             out,
             "bytes: forward x and y, in place x alone; backward g and grad_x, and x where gradients need it; forward + backward and a step both; parameters not counted"
+        )?;
+        writeln!(
+            out,
+            "TFLOP/s: of the products of matrices, 2 operations a weight and row forward, 4 backward; what is computed once more is not counted"
         )?;
         writeln!(
             out,
@@ -199,6 +204,8 @@ fn cells(row: &Row) -> Vec<String> {
             cells.extend(times(measured.summary));
             cells.push(format!("{:.3}", measured.terabytes_per_second));
             cells.push(format!("{:.1} of {}", measured.percent, row.case.ceiling()));
+            let rate = measured.teraflops.map(|rate| format!("{rate:.2}"));
+            cells.push(rate.unwrap_or_else(|| "-".to_owned()));
             cells.push(measured.timing.launches.to_string());
         }
     }
@@ -210,7 +217,7 @@ fn ceiling_cells(row: &CeilingRow) -> Vec<String> {
     cells.extend([row.matrices.dtype.to_string(), "-".to_owned()]);
     cells.extend(times(row.summary));
     cells.push(format!("{:.3}", row.bytes_per_millisecond() / 1e9));
-    cells.push("ceiling".to_owned());
+    cells.extend(["ceiling", "-"].map(str::to_owned));
     cells.push(row.timing.launches.to_string());
     cells
 }
@@ -244,7 +251,7 @@ pub(super) fn example() -> Report {
     let rate = ceiling.bytes_per_millisecond();
     let sets = Count { sets: 9, cold: true };
     let kernels = vec!["copy".to_owned()];
-    let measured = Measured::new(bytes, timing(0.0025, 20), rate, sets, kernels);
+    let measured = Measured::new(bytes, None, timing(0.0025, 20), rate, sets, kernels);
     let rows = vec![
         Row { case, outcome: Ok(measured) },
         Row::failed(Case { chunk: 64, ..case }, "no memory"),
@@ -270,11 +277,11 @@ mod tests {
         };
         assert_eq!(
             line("copy").join(" "),
-            "copy - 1000×1000 f32 - 2.00 2.00 2.00 4.000 ceiling 20"
+            "copy - 1000×1000 f32 - 2.00 2.00 2.00 4.000 ceiling - 20"
         );
         assert_eq!(
             line("forward").join(" "),
-            "forward dormant 1000×1000 f32 16 2.50 2.50 2.50 3.200 80.0 of copy 20"
+            "forward dormant 1000×1000 f32 16 2.50 2.50 2.50 3.200 80.0 of copy - 20"
         );
         assert!(text.contains("FAILED forward, dormant, 1000×1000 f32, chunk 64: no memory"));
         assert!(text.ends_with("1 measured, 1 failed\n") && !text.contains("peer"));

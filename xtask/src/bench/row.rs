@@ -47,6 +47,10 @@ pub struct Measured {
     pub terabytes_per_second: f64,
     /// Of the ceiling's bytes a second.
     pub percent: f64,
+    /// Additions and multiplications of the products of matrices, as [`Case::operations`] counts them; `None` where there are none.
+    pub operations: Option<u64>,
+    /// 10¹² of them a second at the median time.
+    pub teraflops: Option<f64>,
     /// Sets of matrices that were gone round.
     pub sets: usize,
     /// Whether they were enough for a cold second-level cache; else the device's memory was too small for them.
@@ -82,10 +86,11 @@ impl Row {
 }
 
 impl Measured {
-    /// The numbers of a case that moves `bytes`, beside a ceiling in bytes a millisecond.
+    /// The numbers of a case that moves `bytes` and multiplies matrices by so many `operations`, beside a ceiling in bytes a millisecond.
     #[must_use]
     pub fn new(
         bytes: u64,
+        operations: Option<u64>,
         timing: Timing,
         ceiling: f64,
         sets: Count,
@@ -95,12 +100,16 @@ impl Measured {
         let median = summary.map_or(f64::NAN, |summary| summary.median);
         let percent = 100.0 * bytes as f64 / median / ceiling;
         let terabytes_per_second = terabytes_per_second(bytes, median);
+        // 10⁹ a millisecond are 10¹² a second.
+        let teraflops = operations.map(|operations| operations as f64 / median / 1e9);
         Self {
             bytes,
             timing,
             summary,
             terabytes_per_second,
             percent,
+            operations,
+            teraflops,
             sets: sets.sets,
             cold_cache: sets.cold,
             kernels,
