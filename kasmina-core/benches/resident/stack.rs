@@ -1,7 +1,6 @@
-//! Layers and matrices that are timed, and how.
+//! Layers and matrices that are timed.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use kasmina_core::cuda::{
     CudaLayer, Engine, ResidentStep, ResidentStepBuilder, SharedLayer, SharedMatrix,
@@ -10,11 +9,10 @@ use kasmina_core::{
     Blueprint, ForwardOptions, InitialSeed, Layer, Objective, SeedLayout, State, Strategy,
 };
 use kasmina_gpu_test::Failed;
-use kasmina_sys::{Event, Stream};
+use kasmina_sys::Stream;
 use parking_lot::Mutex;
 
 pub(crate) const LAYERS: usize = 48;
-pub(crate) const SAMPLES: usize = 41;
 
 pub(crate) struct Stack {
     pub(crate) layers: Vec<SharedLayer>,
@@ -73,22 +71,6 @@ fn values(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-/// Forward through all layers, and with `both` back.
-pub(crate) fn step_of(stack: &Stack, both: bool) -> Result<ResidentStep, Failed> {
-    let mut step = ResidentStepBuilder::new();
-    let options = ForwardOptions::new();
-    let m = &stack.matrices;
-    for (i, layer) in stack.layers.iter().enumerate() {
-        step.forward(layer, &m[i], &m[i + 1], &options)?;
-    }
-    if both {
-        for (i, layer) in stack.layers.iter().enumerate().rev() {
-            step.backward(layer, &m[i], &m[LAYERS + 2 + i], &m[LAYERS + 1 + i], &options)?;
-        }
-    }
-    Ok(step.build()?)
-}
-
 pub(crate) fn single(
     engine: &Arc<Engine>,
     stream: &Stream,
@@ -109,36 +91,4 @@ pub(crate) fn single(
 pub(crate) fn median(mut samples: Vec<f64>) -> f64 {
     samples.sort_by(f64::total_cmp);
     samples[samples.len() / 2]
-}
-
-/// Median µs of what `body` queues on the stream.
-pub(crate) fn on_stream(
-    engine: &Engine,
-    stream: &Stream,
-    mut body: impl FnMut() -> Result<(), Failed>,
-) -> Result<f64, Failed> {
-    let (begin, end) = (Event::timed(engine.context())?, Event::timed(engine.context())?);
-    let mut samples = Vec::new();
-    for i in 0..SAMPLES + 5 {
-        begin.record(stream)?;
-        body()?;
-        end.record(stream)?;
-        end.synchronize()?;
-        if i >= 5 {
-            samples.push(f64::from(end.milliseconds_since(&begin)?) * 1e3);
-        }
-    }
-    Ok(median(samples))
-}
-
-pub(crate) fn on_host(mut body: impl FnMut() -> Result<(), Failed>) -> Result<f64, Failed> {
-    let mut samples = Vec::new();
-    for i in 0..SAMPLES + 5 {
-        let begun = Instant::now();
-        body()?;
-        if i >= 5 {
-            samples.push(begun.elapsed().as_secs_f64() * 1e6);
-        }
-    }
-    Ok(median(samples))
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::header::Machine;
-use super::report::{Report, table};
+use super::report::{OLDEST_SCHEMA, Report, SCHEMA, table};
 use super::row::CeilingRow;
 use super::summary::Summary;
 
@@ -25,7 +25,7 @@ pub struct Comparison {
     notes: Vec<String>,
 }
 
-/// A line of a run that can be compared: a pass, a stack, a latency.
+/// A line of a run that can be compared: a pass, a stack, a latency, a reduction.
 #[derive(Clone, Debug)]
 pub struct Line {
     /// What it is called, the same in every run.
@@ -34,7 +34,7 @@ pub struct Line {
     pub outcome: Result<Summary, String>,
 }
 
-/// All lines of a run that can be compared. Claims are ratios within a run, and no lines of these.
+/// All lines of a run that can be compared. Claims are ratios within a run, and peers are others' code: no lines of these.
 #[must_use]
 pub fn lines(report: &Report) -> Vec<Line> {
     let timed = |summary: Option<Summary>| summary.ok_or_else(|| "nothing was timed".to_owned());
@@ -50,7 +50,11 @@ pub fn lines(report: &Report) -> Vec<Line> {
         name: row.line.to_string(),
         outcome: row.outcome.as_ref().map_err(Clone::clone).map(|found| found.summary),
     });
-    passes.chain(stacks).chain(latencies).collect()
+    let reductions = report.reductions.iter().flat_map(|part| &part.rows).map(|row| Line {
+        name: row.line.to_string(),
+        outcome: row.outcome.as_ref().map_err(Clone::clone).and_then(|found| timed(found.summary)),
+    });
+    passes.chain(stacks).chain(latencies).chain(reductions).collect()
 }
 
 /// A line in both runs.
@@ -76,13 +80,16 @@ enum Verdict {
 pub enum CompareError {
     /// Another form of the file.
     #[error(
-        "it has schema {found}, and this command reads {expected}; measure again with the older commit and this command"
+        "it has schema {found}, and this command reads {oldest} to {newest}; {}",
+        if found > newest { "show it by the command that wrote it, or a later one" } else { "measure again with the older commit and this command" }
     )]
     Schema {
         /// The file's.
         found: u32,
+        /// The oldest that is read.
+        oldest: u32,
         /// Ours.
-        expected: u32,
+        newest: u32,
     },
     /// Times of two machines say nothing of the code.
     #[error("it was measured on {old}, and this is {new}; compare runs of one machine")]
@@ -188,9 +195,9 @@ impl Comparison {
             schema: u32,
         }
         let Schema { schema: found } = serde_json::from_str(json)?;
-        let expected = super::report::SCHEMA;
-        if found != expected {
-            return Err(CompareError::Schema { found, expected }.into());
+        let (oldest, newest) = (OLDEST_SCHEMA, SCHEMA);
+        if !(oldest..=newest).contains(&found) {
+            return Err(CompareError::Schema { found, oldest, newest }.into());
         }
         Ok(serde_json::from_str(json)?)
     }
@@ -328,6 +335,33 @@ mod tests {
     }
 
     #[test]
+    fn reductions_are_compared_and_cub_is_not() {
+        let with = || {
+            let reductions = Some(super::super::reductions::tests::example());
+            Report { reductions, ..example() }
+        };
+        let same = Comparison::new(&with(), &with(), 5.0).expect("one machine");
+        assert_eq!((same.regressions(), same.count(Verdict::Same)), (0, 4));
+        let mut new = with();
+        let rows = &mut new.reductions.as_mut().expect("it is there").rows;
+        rows[0].cub = Some(Err("max is 1".to_owned()));
+        rows[2].outcome = Err("no kernels".to_owned());
+        let times = rows[1].outcome.as_mut().expect("it is measured");
+        times.summary = Some(Summary { median: 0.008, p10: 0.008, p90: 0.009 });
+        let slower = Comparison::new(&with(), &new, 5.0).expect("one machine");
+        assert_eq!(slower.regressions(), 2);
+        let text = text(&slower);
+        assert!(
+            text.contains("least and greatest, 4096 f32") && text.contains("+100.0 %"),
+            "{text}"
+        );
+        assert!(text.contains("segments of 64, hierarchical: no kernels"), "{text}");
+        // A run of before there were any.
+        let new = Comparison::new(&example(), &with(), 5.0).expect("one machine");
+        assert!(new.regressions() == 0 && new.new == 5, "{new:?}");
+    }
+
+    #[test]
     fn a_ceiling_that_moved_is_told_of() {
         let mut other = example();
         other.ceilings[0].summary = Some(Summary { median: 0.003, p10: 0.003, p90: 0.003 });
@@ -346,7 +380,19 @@ mod tests {
         let error = Comparison::new(&empty, &example(), 5.0).expect_err("nothing in common");
         assert_eq!(error, CompareError::NothingInCommon);
         let read = |json: &str| Comparison::read(json).expect_err("not a run").to_string();
-        assert!(read(r#"{"schema":1,"header":{}}"#).contains("schema 1"));
+        let old = read(r#"{"schema":1,"header":{}}"#);
+        assert!(old.contains("schema 1, and this command reads 2 to 3; measure again"), "{old}");
+        let later = read(r#"{"schema":4,"rows":[{"work":"tea"}]}"#);
+        assert!(
+            later.contains("schema 4") && later.contains("the command that wrote it"),
+            "{later}"
+        );
+        // What the command before this one wrote.
+        let mut older = serde_json::to_value(example()).expect("it is JSON");
+        older["schema"] = 2.into();
+        let measured = older["rows"][0]["outcome"]["Ok"].as_object_mut().expect("measured");
+        measured.remove("operations").and(measured.remove("teraflops")).expect("they are new");
+        assert_eq!(Comparison::read(&older.to_string()).expect("it is read").rows.len(), 2);
         assert!(read("7").contains("invalid type") && read("").contains("EOF"));
         let json = serde_json::to_string(&example()).expect("it is JSON");
         assert_eq!(Comparison::read(&json).expect("its own").rows.len(), 2);

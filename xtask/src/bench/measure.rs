@@ -82,6 +82,11 @@ impl Bench {
         &self.clock
     }
 
+    /// Bytes of the second-level cache.
+    pub(super) fn l2(&self) -> u64 {
+        self.l2
+    }
+
     pub(super) fn sets<T: Element>(&self, matrices: Matrices) -> Result<Sets<T>, Failure> {
         let context = self.engine.context();
         let (free, _) = context.memory_info().map_err(CudaError::from)?;

@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: how fast the layer's passes are, each beside what the same device can do at best in the same run.
 //!
 //! [`case`] says what is measured, [`buffers`] keep the cache cold, [`clock`] times, [`measure`](mod@measure) runs it on a GPU
-//! and [`cpu`] on the processor; [`stacks`] are steps of many small layers by every way to execute them, [`peers`] what others take
-//! for the same, [`claims`] what the source system promised; [`throttle`] watches the clocks, [`report`] and [`html`] show it all,
+//! and [`cpu`] on the processor; [`stacks`] are steps of many small layers by every way to execute them, [`reductions`] those of
+//! kasmina-telemetry, [`peers`] what others take for the same, [`claims`] what the source system promised; [`throttle`] watches the clocks, [`report`] and [`html`] show it all,
 //! and [`compare`] holds it against an earlier run.
 
 use std::fs::{self, OpenOptions};
@@ -29,6 +29,7 @@ pub mod header;
 pub mod html;
 pub mod measure;
 pub mod peers;
+pub mod reductions;
 pub mod report;
 pub mod row;
 pub mod seeds;
@@ -56,6 +57,7 @@ const CANDLES_REPETITIONS: usize = 11;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("with peers").args(["peers", "all"]).multiple(true)))]
 pub struct Args {
     /// Only 8192×8192 (4096×4096 on the processor) and 32×768 with chunks of 64, stacks of 32×768, and fewer repetitions
     #[arg(long)]
@@ -66,7 +68,7 @@ pub struct Args {
     /// Measure what the source system promised of each optimization, on against off, instead of the passes; --quick repeats less
     #[arg(long, conflicts_with_all = ["compare", "peers"])]
     claims: bool,
-    /// Measure everything in one run: passes, stacks, latencies, and the claims
+    /// Measure everything in one run: passes, stacks, latencies, reductions, the claims, and the peers
     #[arg(long, conflicts_with = "claims")]
     all: bool,
     /// Measure nothing: show the run that --json wrote to this file, and with --html draw it
@@ -87,15 +89,24 @@ pub struct Args {
     /// The GPU's number, or cpu
     #[arg(long, value_name = "N|cpu", default_value = "0")]
     device: Wanted,
-    /// Time PyTorch and Triton at the same work afterwards, where a Python has them
+    /// Time others at the same work: PyTorch and Triton, where a Python has them, and CUB, where there is an nvcc
     #[arg(long)]
     peers: bool,
     /// That Python [default: KASMINA_PYTHON, else python3]
-    #[arg(long, value_name = "FILE", requires = "peers")]
+    #[arg(long, value_name = "FILE", requires = "with peers")]
     python: Option<PathBuf>,
-    /// For all peers together
-    #[arg(long, value_name = "SECONDS", requires = "peers", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    /// bench/cub/cub_reference.cu as it was compiled elsewhere, where this machine has no nvcc
+    #[arg(long, value_name = "FILE", requires = "with peers")]
+    cub: Option<PathBuf>,
+    /// For all scripts together, and for each run of CUB's program
+    #[arg(long, value_name = "SECONDS", requires = "with peers", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     peers_timeout: u64,
+}
+
+impl Args {
+    fn wants_peers(&self) -> bool {
+        self.peers || self.all
+    }
 }
 
 fn percent(text: &str) -> Result<f64, String> {
@@ -202,7 +213,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(Report, usize), BenchErr
     // Before --json may write to the same file, and before minutes of measuring.
     let old = args.compare.as_deref().map(|path| earlier(path, &chosen)).transpose()?;
     let mut report = measure(args, &chosen, old.as_ref())?;
-    if args.peers {
+    if args.wants_peers() {
         if let Machine::Cpu(cpu) = &report.header.machine {
             report.candle = Some(run_candle(cpu, &chosen.cases, &report));
         }
@@ -282,6 +293,21 @@ fn run_peers(args: &Args, cases: &[Case], report: &Report) -> Result<Peers, Peer
     peers::run(&options, report.header.machine.name(), &cases, &report.rows)
 }
 
+/// How CUB is run on the GPU of the report.
+fn cub_options(args: &Args, report: &Report) -> Option<reductions::cub::Options> {
+    let (Machine::Gpu(gpu), Wanted::Gpu(device)) = (&report.header.machine, args.device) else {
+        return None;
+    };
+    Some(reductions::cub::Options {
+        program: args.cub.clone(),
+        device,
+        name: gpu.device.clone(),
+        capability: gpu.compute_capability.clone(),
+        repetitions: report.header.repetitions,
+        limit: Duration::from_secs(args.peers_timeout),
+    })
+}
+
 /// What measures the cases of one shape and type.
 enum Runner {
     Gpu(Bench),
@@ -332,9 +358,19 @@ fn begin(args: &Args) -> Result<(Runner, Report), BenchError> {
     let (schema, header) = (SCHEMA, Header::now(machine, repetitions));
     let (ceilings, rows, claims) = (Vec::new(), Vec::new(), Vec::new());
     let (stacks, latencies) = (Vec::new(), Vec::new());
-    let (candle, peers) = (None, None);
-    let report =
-        Report { schema, header, ceilings, rows, stacks, latencies, candle, peers, claims };
+    let (reductions, candle, peers) = (None, None, None);
+    let report = Report {
+        schema,
+        header,
+        ceilings,
+        rows,
+        stacks,
+        latencies,
+        reductions,
+        candle,
+        peers,
+        claims,
+    };
     Ok((runner, report))
 }
 
@@ -360,6 +396,18 @@ fn measure(
         let found = stacks::measure(bench, &chosen.stacks, &chosen.latencies);
         (report.stacks, report.latencies, lost) = (found.rows, found.latencies, found.lost);
         keep(&mut report)?;
+    }
+    if !lost && !chosen.reductions.is_empty() {
+        let mut found = reductions::measure(bench, &chosen.reductions);
+        lost = found.lost;
+        report.reductions = Some(found.reductions.clone());
+        keep(&mut report)?;
+        if let (false, true, Some(options)) = (lost, args.wants_peers(), cub_options(args, &report))
+        {
+            found.ask_cub(&options);
+            report.reductions = Some(found.reductions);
+            keep(&mut report)?;
+        }
     }
     if lost {
         // The lines after it are not there, and the run is a failure by those that are.

@@ -10,18 +10,22 @@ use super::claims::{self, ClaimRow};
 use super::header::Header;
 use super::peers::Peers;
 use super::peers::protocol::PeerRow;
+use super::reductions::{self, Reductions};
 use super::row::{CeilingRow, Measured, Row};
 use super::stacks::{self, LatencyRow, StackRow};
 use super::summary::Summary;
 use super::throttle::note;
 
-/// Of the JSON: a key that goes or means something else counts it up, a new key does not.
-pub const SCHEMA: u32 = 2;
+/// Of the JSON: a key that goes or means something else counts it up, and so does a new kind of line, which an older command could not
+/// read; a new key does not.
+pub const SCHEMA: u32 = 3;
+/// The oldest that is still read: it has no filters, matrices, reductions, whole-stack launches or steps handed over on the device.
+pub const OLDEST_SCHEMA: u32 = 2;
 
 /// A whole run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// [`SCHEMA`].
+    /// [`SCHEMA`], or of a file that was read an older one.
     pub schema: u32,
     /// Where and how.
     pub header: Header,
@@ -35,6 +39,9 @@ pub struct Report {
     /// How long a submitted step takes; empty where it was not asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub latencies: Vec<LatencyRow>,
+    /// The reductions, beside CUB; `None` where none was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reductions: Option<Reductions>,
     /// What candle takes for the same on a processor, or why it was not measured; `None` where it was not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candle: Option<Result<Vec<PeerRow>, String>>,
@@ -70,18 +77,22 @@ impl Report {
         let claims = self.claims.iter().filter(|row| row.outcome.is_err()).count();
         let stacks = self.stacks.iter().filter(|row| row.outcome.is_err()).count();
         let latencies = self.latencies.iter().filter(|row| row.outcome.is_err()).count();
-        self.rows.iter().filter(|row| row.outcome.is_err()).count() + stacks + latencies + claims
+        let reductions = self.reductions.as_ref().map_or(0, Reductions::failed);
+        let passes = self.rows.iter().filter(|row| row.outcome.is_err()).count();
+        passes + stacks + latencies + reductions + claims
     }
 
     /// Lines, measured or not.
     fn lines(&self) -> usize {
-        self.rows.len() + self.stacks.len() + self.latencies.len() + self.claims.len()
+        let reductions = self.reductions.as_ref().map_or(0, |part| part.rows.len());
+        self.rows.len() + self.stacks.len() + self.latencies.len() + reductions + self.claims.len()
     }
 
     /// Whether nothing that was begun failed. Peers that are not there did not.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         let peers = self.peers.iter().flatten().map(Peers::failed).sum::<usize>();
+        let peers = peers + self.reductions.as_ref().map_or(0, Reductions::cub_failed);
         let candle = self.candle.iter().flatten().flatten();
         self.failed() + peers + candle.filter(|row| row.outcome.is_err()).count() == 0
     }
@@ -96,6 +107,9 @@ impl Report {
             self.write_rows(out)?;
         }
         stacks::table::write(&self.stacks, &self.latencies, out)?;
+        if let Some(reductions) = &self.reductions {
+            reductions::table::write(reductions, out)?;
+        }
         if !self.claims.is_empty() {
             claims::table::write(&self.claims, out)?;
         }
@@ -258,8 +272,9 @@ pub(super) fn example() -> Report {
     ];
     let (header, ceilings) = (Header::example(), vec![ceiling]);
     let (stacks, latencies, claims) = (Vec::new(), Vec::new(), Vec::new());
-    let (candle, peers) = (None, None);
-    Report { schema: SCHEMA, header, ceilings, rows, stacks, latencies, candle, peers, claims }
+    let (reductions, candle, peers) = (None, None, None);
+    let schema = SCHEMA;
+    Report { schema, header, ceilings, rows, stacks, latencies, reductions, candle, peers, claims }
 }
 
 #[cfg(test)]
@@ -321,6 +336,28 @@ mod tests {
         assert!(text.contains(held) && report.is_whole(), "{text}");
         let json = serde_json::to_value(&report).expect("it is JSON");
         assert_eq!(json["rows"][0]["outcome"]["Ok"]["throttled"][0], "the power limit");
+    }
+
+    #[test]
+    fn reductions_count_among_the_lines_and_cub_among_the_peers() {
+        let mut report = example();
+        report.rows.truncate(1);
+        report.reductions = Some(reductions::tests::example());
+        let mut out = Vec::new();
+        report.write(&mut out).expect("it can be written");
+        let text = String::from_utf8(out).expect("it is text");
+        assert!(text.ends_with("4 measured, 1 failed\n") && !report.is_whole(), "{text}");
+        let part = report.reductions.as_mut().expect("it is there");
+        part.rows.pop();
+        // CUB's own failure.
+        assert!(report.failed() == 0 && !report.is_whole());
+        let part = report.reductions.as_mut().expect("it is there");
+        part.rows.iter_mut().for_each(|row| row.cub = None);
+        part.cub = Some(Err("no nvcc".to_owned()));
+        assert!(report.is_whole());
+        let json = serde_json::to_value(&report).expect("it is JSON");
+        assert_eq!(json["reductions"]["cub"]["Err"], "no nvcc");
+        assert_eq!(json["schema"], 3);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::case::{self, Case, On};
 use super::claims::line::{self, Line};
+use super::reductions::line::{ReductionLine, reductions};
 use super::stacks::line::{LatencyLine, StackLine, latencies, stacks};
 use super::{Args, BenchError, Wanted};
 
@@ -11,11 +12,12 @@ pub(super) struct Selection {
     pub(super) cases: Vec<Case>,
     pub(super) stacks: Vec<StackLine>,
     pub(super) latencies: Vec<LatencyLine>,
+    pub(super) reductions: Vec<ReductionLine>,
     pub(super) claims: Vec<Line>,
 }
 
 impl Selection {
-    /// What the arguments ask for: passes, on a GPU stacks and latencies, and claims where they are wanted.
+    /// What the arguments ask for: passes, on a GPU stacks, latencies and reductions, and claims where they are wanted.
     ///
     /// # Errors
     /// No line has the words, or claims are wanted of the processor.
@@ -40,11 +42,12 @@ impl Selection {
         }
         let on = args.device.on();
         let cases = case::cases(on, args.quick, only);
-        let (stacks, latencies) = match on {
-            On::Gpu => (stacks(args.quick, only), latencies(only)),
-            On::Cpu => (Vec::new(), Vec::new()),
-        };
-        Self { cases, stacks, latencies, claims }
+        if on == On::Cpu {
+            return Self { cases, ..Self::default() };
+        }
+        let (stacks, latencies) = (stacks(args.quick, only), latencies(only));
+        let reductions = reductions(args.quick, only);
+        Self { cases, stacks, latencies, reductions, claims }
     }
 
     fn len(&self) -> usize {
@@ -57,7 +60,8 @@ impl Selection {
         let stacks = self.stacks.iter().map(ToString::to_string);
         let latencies = self.latencies.iter().map(ToString::to_string);
         let claims = self.claims.iter().map(ToString::to_string);
-        cases.chain(stacks).chain(latencies).chain(claims)
+        let reductions = self.reductions.iter().map(ToString::to_string);
+        cases.chain(stacks).chain(latencies).chain(reductions).chain(claims)
     }
 
     /// Whether a line of that name is among them.
@@ -98,11 +102,13 @@ mod tests {
     fn a_gpu_has_stacks_beside_the_passes_and_everything_when_asked() {
         let plain = chosen(&["--quick"]).expect("lines");
         assert!(!plain.cases.is_empty() && !plain.stacks.is_empty() && !plain.latencies.is_empty());
-        assert!(plain.claims.is_empty());
+        assert!(plain.claims.is_empty() && !plain.reductions.is_empty());
+        let only = chosen(&["--quick", "--only", "reduction"]).expect("lines");
+        assert_eq!(only.len(), plain.reductions.len());
         let all = chosen(&["--quick", "--all"]).expect("lines");
         assert_eq!(all.len(), plain.len() + line::lines(None).len());
         let step = chosen(&["--quick", "--only", "step"]).expect("lines");
-        assert_eq!((step.cases.len(), step.len()), (4, 4));
+        assert_eq!((step.cases.len(), step.stacks.len(), step.len()), (4, 8, 12));
         let latency = chosen(&["--only", "latency"]).expect("lines");
         assert_eq!((latency.latencies.len(), latency.len()), (2, 2));
         assert!(latency.has(&latency.latencies[0].to_string()) && !latency.has("forward"));
@@ -115,6 +121,14 @@ mod tests {
         assert!(args(&["--claims", "--compare", "old.json"]).is_err());
         assert!(args(&["--claims", "--peers"]).is_err() && args(&["--claims", "--all"]).is_err());
         assert!(args(&["--all", "--compare", "old.json", "--peers"]).is_ok());
+        // What belongs to peers goes with whatever measures them.
+        let options = ["--python", "python3", "--peers-timeout", "9", "--cub", "./cub_reference"];
+        for with in ["--all", "--peers"] {
+            let asked = args(&[&[with], &options[..]].concat()).expect("it is understood");
+            assert!(asked.wants_peers(), "{with}");
+        }
+        assert!(args(&options[..2]).is_err() && args(&options[4..]).is_err());
+        assert!(!args(&["--quick"]).expect("it is understood").wants_peers());
         let claims = chosen(&["--claims", "--only", "tma bf16"]).expect("lines");
         assert_eq!((claims.claims.len(), claims.len()), (2, 2));
         for word in ["--claims", "--all"] {

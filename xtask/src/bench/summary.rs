@@ -33,6 +33,23 @@ impl Timing {
         let at = |share| percentile(&sorted, share);
         Some(Summary { median: at(0.5)?, p10: at(0.1)?, p90: at(0.9)? })
     }
+
+    /// Whether these can be times at all, when someone else says so.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check(&self) -> Result<(), String> {
+        if self.milliseconds.is_empty() {
+            return Err("there are no times".to_owned());
+        }
+        if self.launches == 0 {
+            return Err("launches must be at least 1".to_owned());
+        }
+        match self.milliseconds.iter().find(|ms| !(ms.is_finite() && **ms > 0.0)) {
+            Some(time) => Err(format!("{time} ms is no time")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The value below which `share` of the ascending values lies, between two of them where it falls there.

@@ -2,6 +2,7 @@
 
 mod bars;
 mod overview;
+mod reductions;
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The charts that say all of a run at a glance, for `docs/benchmarks.md`: passes against the ceiling, stacks by way, promises against
-//! measurements.
+//! The charts that say all of a run at a glance, for `docs/benchmarks.md`: passes against the ceiling, products of matrices, stacks by way,
+//! reductions beside a copy and beside CUB, promises against measurements.
 
 use kasmina_core::DType;
 
@@ -9,26 +9,32 @@ use super::super::claims::line::CHUNK;
 use super::super::report::Report;
 use super::super::row::Row;
 use super::super::stacks::StackRow;
-use super::super::stacks::line::Way;
 use super::super::summary::Summary;
-use super::CHARTED;
 use super::bars::{Bar, Chart, Scale};
+use super::{CHARTED, reductions};
 
 /// The passes that stand for all.
-const PASSES: [(Work, Seeds); 4] = [
+const PASSES: [(Work, Seeds); 6] = [
     (Work::ForwardTelemetry, Seeds::Dormant),
     (Work::ForwardTelemetry, Seeds::Residual),
     (Work::Backward, Seeds::ExpansionTrains),
     (Work::ForwardBackward, Seeds::ExpansionTrains),
+    (Work::ForwardTelemetry, Seeds::Filter3),
+    (Work::Backward, Seeds::Filter3),
 ];
 
 /// Those that have something to show, with their files.
 pub(super) fn charts(report: &Report) -> Vec<(&'static str, Chart)> {
-    let all = [
+    let mut all = vec![
         ("ceilings.svg", ceilings(&report.rows)),
+        ("matrices.svg", matrices(&report.rows)),
         ("stacks.svg", stacks(&report.stacks)),
-        ("claims.svg", claims(&report.claims)),
     ];
+    if let Some(part) = &report.reductions {
+        all.push(("reductions.svg", reductions::of_copy(part)));
+        all.push(("cub.svg", reductions::of_cub(part)));
+    }
+    all.push(("claims.svg", claims(&report.claims)));
     all.into_iter().filter(|(_, chart)| !chart.bars.is_empty()).collect()
 }
 
@@ -62,6 +68,31 @@ fn ceilings(rows: &[Row]) -> Chart {
     }
 }
 
+/// 10¹² operations a second of the products of matrices, by pass, shape, chunk and type.
+fn matrices(rows: &[Row]) -> Chart {
+    let bar = |row: &Row| {
+        let Case { work, seeds, chunk, matrices } = row.case;
+        let measured = row.outcome.as_ref().ok()?;
+        let (rate, Summary { median, p10, p90 }) = (measured.teraflops?, measured.summary?);
+        let at = |time: f64| rate * median / time;
+        Some(Bar {
+            label: format!("{work}, {seeds}, {matrices}, chunk {chunk}"),
+            value: rate,
+            spread: (at(p90), at(p10)),
+            note: format!("{rate:.2}"),
+            other: matrices.dtype != DType::F32,
+            promised: None,
+        })
+    };
+    Chart {
+        title: "bottlenecks and dense branches".to_owned(),
+        unit: "TFLOP/s of their products".to_owned(),
+        mark: None,
+        scale: Scale::Linear,
+        bars: rows.iter().filter_map(bar).collect(),
+    }
+}
+
 /// Microseconds of a layer's pass by way.
 fn stacks(rows: &[StackRow]) -> Chart {
     let bar = |row: &StackRow| {
@@ -76,7 +107,7 @@ fn stacks(rows: &[StackRow]) -> Chart {
             value: found.us_a_pass,
             spread: (at(p10), at(p90)),
             note: format!("{:.2} µs", found.us_a_pass),
-            other: !matches!(line.way, Way::Grid | Way::GridWaited),
+            other: !line.way.stays(),
             promised: None,
         })
     };
@@ -133,20 +164,30 @@ mod tests {
         };
         let types = [DType::F32, DType::Bf16];
         report.rows = types.iter().flat_map(|d| PASSES.map(|pass| row(pass, *d))).collect();
+        let dense = &mut report.rows[1];
+        dense.case.seeds = Seeds::Dense;
+        dense.outcome.as_mut().expect("it is measured").teraflops = Some(12.5);
         (report.stacks, report.latencies) = stacks::tests::example();
+        let mut part = super::super::super::reductions::tests::example();
+        let large = part.rows[0].outcome.as_mut().expect("it is measured");
+        large.bytes = 1 << 30;
+        report.reductions = Some(part);
         report.claims = claims::tests::example();
         let all = charts(&report);
         let files: Vec<&str> = all.iter().map(|(file, _)| *file).collect();
-        assert_eq!(files, ["ceilings.svg", "stacks.svg", "claims.svg"]);
+        let expected = ["ceilings", "matrices", "stacks", "reductions", "cub", "claims"];
+        assert_eq!(files, expected.map(|name| format!("{name}.svg")));
         let ceilings = &all[0].1;
-        // Both types of a pass are neighbours, in two colours.
-        assert_eq!(ceilings.bars.len(), 8);
+        // Both types of a pass are neighbours, in two colours; one is products of matrices instead.
+        assert_eq!(ceilings.bars.len(), 11);
         assert!(!ceilings.bars[0].other && ceilings.bars[1].other);
         assert!(ceilings.bars[1].label.ends_with("bf16"), "{ceilings:?}");
-        assert_eq!((all[1].1.bars.len(), all[2].1.bars.len()), (1, 1));
-        let svg = all[2].1.svg().expect("it can be drawn");
-        assert!(svg.contains("+100 %") && svg.contains("brackets: promised"), "{svg}");
+        assert!(all[1..].iter().all(|(_, chart)| chart.bars.len() == 1), "{all:?}");
         let svg = all[1].1.svg().expect("it can be drawn");
+        assert!(svg.contains("12.50") && svg.contains("dense"), "{svg}");
+        let svg = all[5].1.svg().expect("it can be drawn");
+        assert!(svg.contains("+100 %") && svg.contains("brackets: promised"), "{svg}");
+        let svg = all[2].1.svg().expect("it can be drawn");
         assert!(svg.contains("5.00 µs") && svg.contains("stream launches"), "{svg}");
     }
 

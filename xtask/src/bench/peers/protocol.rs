@@ -233,19 +233,14 @@ impl<'a> Conversation<'a> {
 impl Told {
     fn numbers(self) -> Result<PeerNumbers, String> {
         let Self { timing, worst_error, sets, cold_cache, note } = self;
-        let summary = timing.summary();
-        if summary.is_none() {
-            return Err("there are no times".to_owned());
-        }
-        if timing.launches == 0 || sets == 0 {
-            return Err("launches and sets must be at least 1".to_owned());
-        }
-        if let Some(time) = timing.milliseconds.iter().find(|ms| !(ms.is_finite() && **ms > 0.0)) {
-            return Err(format!("{time} ms is no time"));
+        timing.check()?;
+        if sets == 0 {
+            return Err("sets must be at least 1".to_owned());
         }
         if !(0.0..=1.0).contains(&worst_error) {
             return Err(format!("an error of {worst_error} times its bound must not be timed"));
         }
+        let summary = timing.summary();
         Ok(PeerNumbers { timing, summary, ratio: None, worst_error, sets, cold_cache, note })
     }
 }

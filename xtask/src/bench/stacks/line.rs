@@ -13,8 +13,27 @@ pub const LAYERS: usize = 48;
 /// Steps whose latency is timed, for each repetition of the other lines.
 pub const STEPS_A_REPETITION: usize = 100;
 
+/// Steps of a graft: far more than are timed.
+const GRAFT_STEPS: u32 = 1_000_000;
+
 /// Rows, columns, and columns of a seed: 16 seeds a layer.
 const SHAPES: [(usize, usize, usize); 3] = [(32, 768, 48), (8, 4096, 256), (256, 1024, 64)];
+/// All, the denominator first; those that keep a grid on the device come last.
+const WAYS: [Way; 11] = [
+    Way::Launches,
+    Way::GraphWithRoom,
+    Way::Graph,
+    Way::GraphProgrammatic,
+    Way::WholeStack,
+    Way::WholeStackCaptured,
+    Way::Items,
+    Way::ItemsCaptured,
+    Way::Grid,
+    Way::GridWaited,
+    Way::GridFromDevice,
+];
+/// As many of them can do a whole step.
+const STEPS: usize = 4;
 const LATENCY_SHAPES: [(usize, usize, usize); 2] = [(1, 64, 64), (32, 768, 48)];
 
 /// What the layers' seeds do.
@@ -25,6 +44,10 @@ pub enum Life {
     Dormant,
     /// Every second one is a residual in fine-tuning.
     Residuals,
+    /// One in four is an expansion that trains on the task's loss beside the output; each step ends with `advance_step`.
+    Training,
+    /// The same are grafted in, alpha moving in every step.
+    Grafting,
 }
 
 /// What of a step is timed.
@@ -35,6 +58,8 @@ pub enum Passes {
     Forward,
     /// And back.
     Both,
+    /// And the optimizer's step, and `advance_step`.
+    Step,
 }
 
 /// How it is executed.
@@ -49,10 +74,20 @@ pub enum Way {
     Graph,
     /// The same with programmatic edges.
     GraphProgrammatic,
+    /// A `LayerStack`: all layers in one launch, or a few.
+    WholeStack,
+    /// Its launches captured and replayed, so that the host has no part in it.
+    WholeStackCaptured,
+    /// The grid's own items, by a launch each.
+    Items,
+    /// Those launches captured and replayed.
+    ItemsCaptured,
     /// A `PersistentExecutor` with the next steps queued behind each.
     Grid,
     /// The same, each step waited for on the host.
     GridWaited,
+    /// The same, handed over by a kernel of the stream.
+    GridFromDevice,
 }
 
 /// One line.
@@ -94,6 +129,13 @@ pub struct Layers {
 }
 
 impl Way {
+    /// Whether a launch has all layers, or a grid that stays: not one or more for each layer.
+    #[must_use]
+    pub fn stays(self) -> bool {
+        use Way::{Grid, GridFromDevice, GridWaited, WholeStack, WholeStackCaptured};
+        matches!(self, WholeStack | WholeStackCaptured | Grid | GridWaited | GridFromDevice)
+    }
+
     /// Whether a device of this capability has it.
     #[must_use]
     pub fn is_possible(self, capability: ComputeCapability) -> bool {
@@ -102,11 +144,11 @@ impl Way {
 }
 
 impl Passes {
-    /// Passes of a layer.
+    /// Passes of a layer; a whole step counts as one.
     #[must_use]
     pub fn count(self) -> usize {
         match self {
-            Self::Forward => 1,
+            Self::Forward | Self::Step => 1,
             Self::Both => 2,
         }
     }
@@ -120,6 +162,12 @@ impl StackLine {
         Layers { rows, hidden, chunk, life }
     }
 
+    /// Whether a step leaves the layers other than it found them: every way then begins with new ones.
+    #[must_use]
+    pub fn advances(&self) -> bool {
+        self.passes == Passes::Step || matches!(self.life, Life::Training | Life::Grafting)
+    }
+
     /// One of the layers, not yet on a device.
     ///
     /// # Errors
@@ -127,8 +175,28 @@ impl StackLine {
     pub fn layer(&self) -> Result<Layer> {
         let layout = SeedLayout::new(self.hidden, self.chunk)?;
         let mut builder = Layer::builder(layout);
-        if self.life == Life::Residuals {
-            for seed in (0..layout.seeds()).step_by(2) {
+        if let Some((every, initial)) = self.life.initial() {
+            for seed in (0..layout.seeds()).step_by(every) {
+                builder = builder.seed(seed, initial.clone());
+            }
+        }
+        builder.build()
+    }
+}
+
+impl Life {
+    /// How far the seeds are apart that do something, and what they begin as.
+    fn initial(self) -> Option<(usize, InitialSeed)> {
+        let expansion = |state| InitialSeed {
+            state,
+            alpha: 0.0,
+            blueprint: Some(Blueprint::MlpExpansion),
+            strategy: Strategy::FixedRamp { steps: GRAFT_STEPS },
+            ..InitialSeed::default()
+        };
+        Some(match self {
+            Self::Dormant => return None,
+            Self::Residuals => {
                 let initial = InitialSeed {
                     state: State::FineTuning,
                     alpha: 1.0,
@@ -137,10 +205,11 @@ impl StackLine {
                     strategy: Strategy::FixedRamp { steps: 1 },
                     parameters: None,
                 };
-                builder = builder.seed(seed, initial);
+                (2, initial)
             }
-        }
-        builder.build()
+            Self::Training => (4, expansion(State::Training)),
+            Self::Grafting => (4, expansion(State::Grafting)),
+        })
     }
 }
 
@@ -158,20 +227,27 @@ impl LatencyLine {
 #[must_use]
 pub fn stacks(quick: bool, only: Option<&str>) -> Vec<StackLine> {
     let shapes = if quick { &SHAPES[..1] } else { &SHAPES[..] };
-    let ways = [
-        Way::Launches,
-        Way::GraphWithRoom,
-        Way::Graph,
-        Way::GraphProgrammatic,
-        Way::Grid,
-        Way::GridWaited,
-    ];
     let mut lines = Vec::new();
     for &(rows, hidden, chunk) in shapes {
+        let mut of = |life, passes, ways: &[Way]| {
+            lines.extend(ways.iter().map(|&way| StackLine {
+                rows,
+                hidden,
+                chunk,
+                life,
+                passes,
+                way,
+            }));
+        };
         for life in [Life::Dormant, Life::Residuals] {
             for passes in [Passes::Forward, Passes::Both] {
-                let line = |way| StackLine { rows, hidden, chunk, life, passes, way };
-                lines.extend(ways.map(line));
+                of(life, passes, &WAYS);
+            }
+        }
+        // Neither the grid nor a stack has a way of its own for what comes behind the passes.
+        for life in [Life::Training, Life::Grafting] {
+            for passes in [Passes::Forward, Passes::Step] {
+                of(life, passes, &WAYS[..STEPS]);
             }
         }
     }
@@ -193,6 +269,8 @@ impl fmt::Display for Life {
         f.write_str(match self {
             Self::Dormant => "dormant",
             Self::Residuals => "half fine-tuning",
+            Self::Training => "a quarter training",
+            Self::Grafting => "a quarter grafting",
         })
     }
 }
@@ -202,6 +280,7 @@ impl fmt::Display for Passes {
         f.write_str(match self {
             Self::Forward => "forward",
             Self::Both => "forward and back",
+            Self::Step => "whole step",
         })
     }
 }
@@ -213,8 +292,13 @@ impl fmt::Display for Way {
             Self::GraphWithRoom => "graph with room",
             Self::Graph => "graph",
             Self::GraphProgrammatic => "graph with programmatic edges",
+            Self::WholeStack => "whole-stack kernel",
+            Self::WholeStackCaptured => "whole-stack kernel, captured",
+            Self::Items => "the grid's items launched",
+            Self::ItemsCaptured => "the grid's items as a graph",
             Self::Grid => "resident grid",
             Self::GridWaited => "resident grid, each waited for",
+            Self::GridFromDevice => "resident grid, from the device",
         })
     }
 }
@@ -246,24 +330,35 @@ mod tests {
     #[test]
     fn every_line_is_there_once_and_has_its_layer() {
         let all = stacks(false, None);
-        assert_eq!(all.len(), SHAPES.len() * 2 * 2 * 6);
+        assert_eq!(all.len(), SHAPES.len() * 2 * 2 * (WAYS.len() + STEPS));
         for (i, line) in all.iter().enumerate() {
             assert!(!all[..i].contains(line), "{line} twice");
             let layer = line.layer().expect("it fits");
             let busy = layer.lifecycle().grown_seeds().count();
-            assert_eq!(busy, if line.life == Life::Dormant { 0 } else { 8 }, "{line}");
+            let expected = match line.life {
+                Life::Dormant => 0,
+                Life::Residuals => 8,
+                Life::Training | Life::Grafting => 4,
+            };
+            assert_eq!(busy, expected, "{line}");
+            // What a step changes has no other ways.
+            assert!(!line.advances() || WAYS[..STEPS].contains(&line.way), "{line}");
+            assert!(line.advances() || line.passes != Passes::Step);
             assert_eq!(layer.layout().seeds(), 16);
         }
         assert!(stacks(true, None).iter().all(|line| all.contains(line)));
         assert!(latencies(None).iter().all(|line| line.layer().is_ok()));
         // Lines of the same layers are neighbours.
-        assert_eq!(all.chunk_by(|a, b| a.layers() == b.layers()).count(), SHAPES.len() * 2);
+        assert_eq!(all.chunk_by(|a, b| a.layers() == b.layers()).count(), SHAPES.len() * 4);
     }
 
     #[test]
     fn a_filter_takes_the_lines_that_have_all_its_words() {
-        assert_eq!(stacks(true, Some("stack dormant forward graph")).len(), 6);
-        assert_eq!(stacks(false, Some("8x4096 grid back")).len(), 4);
+        assert_eq!(stacks(true, Some("stack dormant forward graph")).len(), 8);
+        assert_eq!(stacks(false, Some("8x4096 resident back")).len(), 6);
+        assert_eq!(stacks(true, Some("whole-stack")).len(), 8);
+        assert_eq!(stacks(true, Some("from the device dormant")).len(), 2);
+        assert_eq!(stacks(true, Some("whole step grafting")).len(), 4);
         assert!(stacks(false, Some("bf16")).is_empty());
         assert_eq!(latencies(Some("latency 1x64")).len(), 1);
         assert!(latencies(Some("stack")).is_empty());
@@ -275,7 +370,7 @@ mod tests {
             let possible = |line: &&StackLine| line.way.is_possible(capability);
             stacks(true, None).iter().filter(possible).count()
         };
-        assert_eq!(ways(ComputeCapability::new(9, 0)), 24);
-        assert_eq!(ways(ComputeCapability::new(8, 9)), 20);
+        assert_eq!(ways(ComputeCapability::new(9, 0)), 60);
+        assert_eq!(ways(ComputeCapability::new(8, 9)), 52);
     }
 }

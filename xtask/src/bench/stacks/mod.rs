@@ -1,6 +1,6 @@
 //! Steps of many small layers, by every way to execute them: what a launch costs where it costs more than the work.
 //!
-//! [`line`](mod@line) says what is measured, `plain` are the layers' own calls and graphs, `resident` the grid that stays; [`table`] shows it.
+//! [`line`](mod@line) says what is measured, `plain` are the layers' own calls, graphs and whole-stack kernels, `resident` the grid that stays; [`table`] shows it.
 //! All ways of a stack have to give the same bits before they are timed.
 
 pub mod line;
@@ -34,7 +34,7 @@ pub struct StackTimes {
     pub timing: Timing,
     /// What is shown of them.
     pub summary: Option<Summary>,
-    /// Microseconds of a layer's pass: the median over layers and passes.
+    /// Microseconds of a layer's pass, or of its part in a whole step: the median over layers and passes.
     pub us_a_pass: f64,
     /// How the way says that it ran.
     pub how: String,
@@ -148,17 +148,21 @@ impl Group {
     fn time(&mut self, bench: &Bench, line: &StackLine) -> Result<StackTimes, Failure> {
         let expected = self.expected(bench, line)?;
         let (timing, how, found) = match line.way {
-            Way::Grid | Way::GridWaited => {
+            Way::Items | Way::ItemsCaptured | Way::Grid | Way::GridWaited | Way::GridFromDevice => {
                 let resident = match &mut self.resident {
                     Some(resident) => resident,
                     none => none.insert(Resident::new(bench, line)?),
                 };
-                resident.time(line, bench.clock().repetitions())?
+                resident.time(bench, line)?
             }
             _ => {
                 // A grid that stays would share the device with it.
                 self.resident = None;
-                self.plain(bench, line)?.time(bench, line)?
+                if line.advances() {
+                    Plain::new(bench, line)?.time(bench, line)?
+                } else {
+                    self.plain(bench, line)?.time(bench, line)?
+                }
             }
         };
         if !plain::same(&found, &expected) {
@@ -179,7 +183,11 @@ impl Group {
         if let Some((_, results)) = known {
             return Ok(results.clone());
         }
-        let results = self.plain(bench, line)?.expected(line.passes)?;
+        let results = if line.advances() {
+            Plain::new(bench, line)?.expected(line)?
+        } else {
+            self.plain(bench, line)?.expected(line)?
+        };
         self.expected.push((line.passes, results.clone()));
         Ok(results)
     }
@@ -222,6 +230,7 @@ pub(super) mod tests {
         let of = |passes| lines.iter().find(|line| line.passes == passes).expect("a line");
         assert!((times(of(line::Passes::Forward)) - 10.0).abs() < 1e-9);
         assert!((times(of(line::Passes::Both)) - 5.0).abs() < 1e-9);
+        assert!((times(of(line::Passes::Step)) - 10.0).abs() < 1e-9);
     }
 
     #[test]
