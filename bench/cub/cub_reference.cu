@@ -11,6 +11,7 @@
 // has the segments' ends from 0 on as 64-bit integers.
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -28,7 +29,9 @@
 namespace {
 
 constexpr size_t kStep = 4096, kPattern = size_t{32} << 20;
+// Calls before those that count, at least, and for as long.
 constexpr int kWarmUp = 3;
+constexpr std::chrono::milliseconds kAwake{20};
 
 struct Line {
     int number;
@@ -129,7 +132,9 @@ public:
         CHECK(cudaEventCreate(&start));
         CHECK(cudaEventCreate(&end));
         std::vector<float> milliseconds;
-        for (int i = 0; i < kWarmUp + options_.repetitions; ++i) {
+        const auto begun = std::chrono::steady_clock::now();
+        for (int calls = 0; milliseconds.size() < static_cast<size_t>(options_.repetitions); ++calls) {
+            const bool counts = calls >= kWarmUp && std::chrono::steady_clock::now() - begun >= kAwake;
             const auto* before = reinterpret_cast<const float*>(memory_ + part(options_.before));
             CHECK(cub::DeviceReduce::Sum(before_scratch_, before_bytes_, before, before_sum_,
                                          static_cast<int64_t>(options_.before / 4), stream_));
@@ -140,7 +145,7 @@ public:
             CHECK(cudaEventSynchronize(end));
             float ms;
             CHECK(cudaEventElapsedTime(&ms, start, end));
-            if (i >= kWarmUp) milliseconds.push_back(ms);
+            if (counts) milliseconds.push_back(ms);
         }
         CHECK(cudaEventDestroy(start));
         CHECK(cudaEventDestroy(end));

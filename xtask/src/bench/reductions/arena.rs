@@ -4,6 +4,7 @@
 //! of the host is measured. `cub_reference.cu` does the same with its own sum.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kasmina_sys::{DeviceBuffer, DeviceSlice, Event, Stream};
 use kasmina_telemetry::ReductionOptions;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::measure::{Bench, Failure};
 use super::super::summary::{Summary, Timing};
+use super::super::throttle::Watch;
 use super::line::ReductionLine;
 use super::reference::Pattern;
 
@@ -21,8 +23,9 @@ const LEAST_BEFORE: u64 = 256 << 20;
 const CACHES: u64 = 4;
 /// Of the device's free memory, this share may be taken.
 const SHARE: u64 = 2;
-/// Calls before those that count.
+/// Calls before those that count, at least, and for as long: the host has compared results meanwhile, and the device may have slept.
 const WARM_UP: usize = 3;
+const AWAKE: Duration = Duration::from_millis(20);
 /// Bytes between parts are multiples of this.
 const STEP: u64 = 4096;
 /// What a copy moves at least and at most: it should be memory's speed. Each half is whole periods of the pattern, so that no byte changes.
@@ -87,7 +90,8 @@ impl CopyRow {
 }
 
 /// The memory, with what reduces it.
-pub(super) struct Arena {
+pub(super) struct Arena<'a> {
+    watch: &'a Watch,
     stream: Stream,
     engine: Arc<Engine>,
     /// What clears the cache.
@@ -100,9 +104,9 @@ pub(super) struct Arena {
     pub(super) copies: Vec<CopyRow>,
 }
 
-impl Arena {
+impl<'a> Arena<'a> {
     /// Memory with the pattern over and over.
-    pub(super) fn new(bench: &Bench, sizes: Sizes, pattern: &Pattern) -> Result<Self, Failure> {
+    pub(super) fn new(bench: &'a Bench, sizes: Sizes, pattern: &Pattern) -> Result<Self, Failure> {
         let stream = bench.clock().stream().clone();
         let engine = Engine::new(stream.context().device())?;
         let mut memory = DeviceBuffer::<u8>::unwritten(&stream, sizes.arena as usize)?;
@@ -114,6 +118,7 @@ impl Arena {
             to.slice_mut(..length)?.copy_from_device(from.slice(..length)?, &stream)?;
         }
         Ok(Self {
+            watch: bench.clock().watch(),
             before: Reducer::new(&engine, &stream),
             before_sum: DeviceBuffer::unwritten(&stream, 1)?,
             stream,
@@ -179,7 +184,10 @@ impl Arena {
         let context = self.stream.context().clone();
         let (start, end) = (Event::timed(&context)?, Event::timed(&context)?);
         let mut milliseconds = Vec::with_capacity(self.repetitions);
-        for i in 0..WARM_UP + self.repetitions {
+        let (begun, mut calls) = (Instant::now(), 0);
+        while milliseconds.len() < self.repetitions {
+            let counts = calls >= WARM_UP && begun.elapsed() >= AWAKE;
+            calls += 1;
             let at = self.part(self.sizes.before);
             let elements = (self.sizes.before / 4) as usize;
             let address = self.memory.address() + at;
@@ -191,8 +199,12 @@ impl Arena {
             start.record(&self.stream)?;
             call(self, at)?;
             end.record(&self.stream)?;
+            if counts && milliseconds.is_empty() {
+                // The device is busy, and events and call are queued.
+                self.watch.look();
+            }
             end.synchronize()?;
-            if i >= WARM_UP {
+            if counts {
                 milliseconds.push(f64::from(end.milliseconds_since(&start)?));
             }
         }

@@ -169,7 +169,7 @@ pub fn measure_in(bench: &Bench, lines: &[ReductionLine], sizes: Sizes) -> Measu
 
 /// Compares and times a line; beside the numbers is the last of each result.
 fn one(
-    arena: &mut Arena,
+    arena: &mut Arena<'_>,
     oracle: &mut Oracle,
     line: &ReductionLine,
 ) -> Result<(ReductionTimes, Vec<f64>), Failure> {

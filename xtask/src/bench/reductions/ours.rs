@@ -29,7 +29,7 @@ pub(super) struct Ours {
 
 /// Compares a line's results with what has to come out, and times it.
 pub(super) fn line(
-    arena: &mut Arena,
+    arena: &mut Arena<'_>,
     line: &ReductionLine,
     expected: &[Expected],
 ) -> Result<Ours, Failure> {
@@ -85,17 +85,17 @@ impl Wide for i128 {
 }
 
 /// What is left of the work when the results have been compared.
-struct Compared<'a> {
-    arena: &'a mut Arena,
+struct Compared<'a, 'b> {
+    arena: &'a mut Arena<'b>,
     worst_error: f64,
     launch: Option<String>,
     results: Vec<f64>,
 }
 
-impl<'a> Compared<'a> {
+impl<'a, 'b> Compared<'a, 'b> {
     /// Nothing is timed that does not agree.
     fn new(
-        arena: &'a mut Arena,
+        arena: &'a mut Arena<'b>,
         line: &ReductionLine,
         found: &Results,
         expected: &[Expected],
@@ -119,7 +119,7 @@ impl<'a> Compared<'a> {
 
 /// All elements at once.
 fn flat<T: GpuElement + Pod>(
-    arena: &mut Arena,
+    arena: &mut Arena<'_>,
     line: &ReductionLine,
     expected: &[Expected],
 ) -> Result<Ours, Failure>
@@ -210,7 +210,7 @@ where
 
 /// A type that has kernels for every shape.
 fn float<T: GpuFloat + Pod>(
-    arena: &mut Arena,
+    arena: &mut Arena<'_>,
     line: &ReductionLine,
     expected: &[Expected],
 ) -> Result<Ours, Failure>
@@ -246,7 +246,7 @@ fn statistics(found: Vec<ChunkStats>) -> Results {
 
 /// Segments of one length.
 fn segments<T: GpuFloat>(
-    arena: &mut Arena,
+    arena: &mut Arena<'_>,
     line: &ReductionLine,
     expected: &[Expected],
     (elements, segment): (usize, usize),
@@ -282,7 +282,7 @@ fn segments<T: GpuFloat>(
 
 /// Sums of segments between offsets.
 fn offsets<T: GpuFloat>(
-    arena: &mut Arena,
+    arena: &mut Arena<'_>,
     line: &ReductionLine,
     expected: &[Expected],
 ) -> Result<Ours, Failure> {
@@ -310,7 +310,7 @@ fn matrix<T: GpuFloat>(
 
 /// Each column of a matrix, or of two that are multiplied, one behind the other.
 fn by_column<T: GpuFloat>(
-    arena: &mut Arena,
+    arena: &mut Arena<'_>,
     line: &ReductionLine,
     expected: &[Expected],
     shape: (usize, usize),
@@ -349,7 +349,7 @@ fn by_column<T: GpuFloat>(
 
 /// Statistics of chunks of columns.
 fn chunks<T: GpuFloat>(
-    arena: &mut Arena,
+    arena: &mut Arena<'_>,
     line: &ReductionLine,
     expected: &[Expected],
     (rows, columns, chunk): (usize, usize, usize),

@@ -46,7 +46,9 @@ impl Pattern {
     /// The data as elements: the `i`-th of all.
     fn elements<T: Element + Pod>(&self) -> impl Fn(usize) -> f64 + Sync + '_ {
         let all: &[T] = bytemuck::cast_slice(&self.0);
-        move |i| all.get(i % all.len()).map_or(f64::NAN, |x| x.to_f64())
+        // A power of two, as every element's size is one.
+        let last = all.len() - 1;
+        move |i| all.get(i & last).map_or(f64::NAN, |x| x.to_f64())
     }
 
     /// A value that some elements are greater than and some not.
