@@ -110,7 +110,7 @@ mod tests {
         let step = chosen(&["--quick", "--only", "step"]).expect("lines");
         assert_eq!((step.cases.len(), step.stacks.len(), step.len()), (4, 8, 12));
         let latency = chosen(&["--only", "latency"]).expect("lines");
-        assert_eq!((latency.latencies.len(), latency.len()), (2, 2));
+        assert_eq!((latency.latencies.len(), latency.len()), (6, 6));
         assert!(latency.has(&latency.latencies[0].to_string()) && !latency.has("forward"));
         let cpu = chosen(&["--device", "cpu"]).expect("lines");
         assert_eq!(cpu.len(), cpu.cases.len());

@@ -15,13 +15,16 @@ use xtask::bench::measure::Bench;
 use xtask::bench::reductions::arena::Sizes;
 use xtask::bench::reductions::line::{Quantity, ReductionLine, Scalar, Shape, Way};
 use xtask::bench::reductions::measure_in;
-use xtask::bench::stacks::line::{LatencyLine, Life, Passes, StackLine, Way as StackWay, stacks};
+use xtask::bench::stacks::line::{
+    LatencyLine, Life, Passes, Service, StackLine, Way as StackWay, stacks,
+};
 use xtask::bench::throttle::Watch;
 
 const TESTS: &[(&str, Body)] = &[
     ("filters_and_matrices_are_timed", filters_and_matrices),
     ("every_reduction_agrees_and_is_timed", every_reduction),
     ("reductions_without_memory_say_so", reductions_without_memory),
+    ("every_latency_is_timed", every_latency),
     ("every_way_of_a_stack_gives_the_same_bits", every_way_of_a_stack),
     ("every_way_of_a_whole_step_gives_the_same_bits", every_way_of_a_step),
 ];
@@ -115,15 +118,24 @@ fn reductions_without_memory(device: Device) -> Result<(), Failed> {
 }
 
 fn all_are_timed(device: Device, lines: &[StackLine]) -> Result<(), Failed> {
-    let latency = LatencyLine { rows: 1, hidden: 64, chunk: 64 };
-    let found = xtask::bench::stacks::measure(&bench(device)?, lines, &[latency]);
+    let found = xtask::bench::stacks::measure(&bench(device)?, lines, &[]);
     ensure(!found.lost && !found.rows.is_empty(), || "nothing was measured".to_owned())?;
     for row in &found.rows {
         let times = row.outcome.as_ref().map_err(|why| format!("{}: {why}", row.line))?;
         ensure(times.us_a_pass > 0.0 && !times.how.is_empty(), || format!("{}", row.line))?;
     }
-    let latency = &found.latencies[0];
-    ensure(latency.outcome.is_ok(), || format!("{latency:?}"))
+    Ok(())
+}
+
+fn every_latency(device: Device) -> Result<(), Failed> {
+    let small = |by| LatencyLine { rows: 1, hidden: 64, chunk: 64, by };
+    let lines = [Service::Launches, Service::Graph, Service::Grid].map(small);
+    let found = xtask::bench::stacks::measure(&bench(device)?, &[], &lines);
+    for row in &found.latencies {
+        let times = row.outcome.as_ref().map_err(|why| format!("{}: {why}", row.line))?;
+        ensure(times.submit > 0.0 && times.steps == 300, || format!("{}: {times:?}", row.line))?;
+    }
+    ensure(found.latencies.len() == 3, || format!("{found:?}"))
 }
 
 /// Those of the command, on a small shape.

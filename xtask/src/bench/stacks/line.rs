@@ -107,6 +107,19 @@ pub struct StackLine {
     pub way: Way,
 }
 
+/// What runs a step whose latency is timed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Service {
+    /// A `StepRunner` that launches.
+    Launches,
+    /// One that replays a graph.
+    Graph,
+    /// A `PersistentExecutor`.
+    #[default]
+    Grid,
+}
+
 /// One layer forward, submitted and waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencyLine {
@@ -116,6 +129,9 @@ pub struct LatencyLine {
     pub hidden: usize,
     /// Columns of a seed.
     pub chunk: usize,
+    /// What runs it; older files have the grid alone.
+    #[serde(default)]
+    pub by: Service,
 }
 
 /// The layers of a stack, which its ways share.
@@ -258,8 +274,9 @@ pub fn stacks(quick: bool, only: Option<&str>) -> Vec<StackLine> {
 /// Every latency whose line has all words of `only`.
 #[must_use]
 pub fn latencies(only: Option<&str>) -> Vec<LatencyLine> {
-    let line = |(rows, hidden, chunk)| LatencyLine { rows, hidden, chunk };
-    let mut lines: Vec<LatencyLine> = LATENCY_SHAPES.into_iter().map(line).collect();
+    let all = [Service::Launches, Service::Graph, Service::Grid];
+    let line = |(rows, hidden, chunk)| all.map(|by| LatencyLine { rows, hidden, chunk, by });
+    let mut lines: Vec<LatencyLine> = LATENCY_SHAPES.into_iter().flat_map(line).collect();
     lines.retain(|line| has_words(&line.to_string(), only));
     lines
 }
@@ -316,10 +333,20 @@ impl fmt::Display for StackLine {
     }
 }
 
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Launches => "stream launches",
+            Self::Graph => "a graph",
+            Self::Grid => "the resident grid",
+        })
+    }
+}
+
 impl fmt::Display for LatencyLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rows, hidden, chunk } = self;
-        write!(f, "latency of the resident grid, {rows}×{hidden} f32, chunk {chunk}")
+        let Self { rows, hidden, chunk, by } = self;
+        write!(f, "latency of {by}, {rows}×{hidden} f32, chunk {chunk}")
     }
 }
 
@@ -360,7 +387,12 @@ mod tests {
         assert_eq!(stacks(true, Some("from the device dormant")).len(), 2);
         assert_eq!(stacks(true, Some("whole step grafting")).len(), 4);
         assert!(stacks(false, Some("bf16")).is_empty());
-        assert_eq!(latencies(Some("latency 1x64")).len(), 1);
+        assert_eq!(latencies(Some("latency 1x64")).len(), 3);
+        assert_eq!(latencies(Some("latency grid")).len(), 2);
+        // What the command before this one wrote.
+        let old = r#"{"rows":1,"hidden":64,"chunk":64}"#;
+        let old: LatencyLine = serde_json::from_str(old).expect("it is read");
+        assert_eq!(old.to_string(), "latency of the resident grid, 1×64 f32, chunk 64");
         assert!(latencies(Some("stack")).is_empty());
     }
 

@@ -3,6 +3,7 @@
 //! [`line`](mod@line) says what is measured, `plain` are the layers' own calls, graphs and whole-stack kernels, `resident` the grid that stays; [`table`] shows it.
 //! All ways of a stack have to give the same bits before they are timed.
 
+mod latency;
 pub mod line;
 mod plain;
 mod resident;
@@ -53,16 +54,16 @@ pub struct LatencyRow {
     pub outcome: Result<Latency, String>,
 }
 
-/// How long a submitted step takes until its result is there, on the host's clock.
+/// How long a step takes from the call that queues it until its result is there, on the host's clock.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
-    /// From the call of `submit` to the return of `wait`, milliseconds.
+    /// From the call that queues it to the return of `wait`, milliseconds.
     pub summary: Summary,
     /// A hundredth takes longer, milliseconds.
     pub p99: f64,
     /// A thousandth takes longer, milliseconds.
     pub p999: f64,
-    /// The call of `submit` alone: its median, milliseconds.
+    /// The call that queues it alone: its median, milliseconds.
     pub submit: f64,
     /// Steps that were timed.
     pub steps: usize,
@@ -119,7 +120,7 @@ pub fn measure(bench: &Bench, stacks: &[StackLine], latencies: &[LatencyLine]) -
         let (outcome, throttled) = if measured.lost {
             (Err(Failure::text("the device was lost before".to_owned())), Vec::new())
         } else {
-            bench.clock().watch().during(|| resident::latency(bench, line, steps))
+            bench.clock().watch().during(|| latency::latency(bench, line, steps))
         };
         measured.lost |= outcome.as_ref().is_err_and(|why| why.lost);
         let outcome = outcome.map(|latency| Latency { throttled, ..latency });
@@ -216,7 +217,7 @@ pub(super) mod tests {
             steps: 3100,
             throttled: Vec::new(),
         };
-        let line = line::latencies(None)[0];
+        let line = line::latencies(None)[2];
         (rows, vec![LatencyRow { line, outcome: Ok(latency) }])
     }
 

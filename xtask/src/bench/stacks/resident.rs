@@ -1,4 +1,4 @@
-//! A stack by the resident grid, and how long one small step takes there.
+//! A stack by the resident grid, and by its items without it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,13 +14,12 @@ use parking_lot::Mutex;
 
 use super::super::buffers::values;
 use super::super::measure::{Bench, Failure};
-use super::super::summary::{Timing, percentile};
-use super::Latency;
-use super::line::{LAYERS, LatencyLine, Passes, StackLine, Way};
+use super::super::summary::Timing;
+use super::line::{LAYERS, Passes, StackLine, Way};
 use super::plain::Results;
 
 /// The grid stays between two steps of the host.
-const IDLE: Duration = Duration::from_millis(20);
+pub(super) const IDLE: Duration = Duration::from_millis(20);
 /// Steps that are submitted before they are waited for together.
 const QUEUED: usize = 8;
 const WARM_UP: usize = 5;
@@ -33,11 +32,11 @@ pub(super) struct Resident {
     g: Vec<SharedMatrix<f32>>,
 }
 
-fn refused(error: impl Into<CudaError>) -> Failure {
+pub(super) fn refused(error: impl Into<CudaError>) -> Failure {
     error.into().into()
 }
 
-fn shared(bench: &Bench, layer: &Layer) -> Result<SharedLayer, Failure> {
+pub(super) fn shared(bench: &Bench, layer: &Layer) -> Result<SharedLayer, Failure> {
     let layer = CudaLayer::from_layer(layer, bench.engine(), bench.clock().stream())?;
     Ok(Arc::new(Mutex::new(layer)))
 }
@@ -177,59 +176,4 @@ fn on_stream(
         drop(stream.synchronize());
     }
     Ok(timing?)
-}
-
-/// Times `steps` submissions of one layer's forward pass, one after the other.
-pub(super) fn latency(bench: &Bench, line: &LatencyLine, steps: usize) -> Result<Latency, Failure> {
-    let stream = bench.clock().stream();
-    let layer = shared(bench, &line.layer().map_err(refused)?)?;
-    let matrix = || SharedMatrix::<f32>::zeroed(stream, line.rows, line.hidden);
-    let (x, y) = (matrix()?, matrix()?);
-    let mut step = ResidentStepBuilder::new();
-    step.forward(&layer, &x, &y, &ForwardOptions::new()).map_err(refused)?;
-    let step = step.build().map_err(refused)?;
-    let executor = PersistentExecutor::new(bench.engine(), ExecutorOptions::new().idle(IDLE))?;
-    let (mut whole, mut submits) = (Vec::new(), Vec::new());
-    for round in 0..WARM_UP * QUEUED + steps {
-        let begun = Instant::now();
-        let ticket = executor.submit(&step)?;
-        let submitted = begun.elapsed();
-        ticket.wait().map_err(refused)?;
-        if round >= WARM_UP * QUEUED {
-            whole.push(begun.elapsed().as_secs_f64() * 1e3);
-            submits.push(submitted.as_secs_f64() * 1e3);
-        }
-    }
-    let report = executor.report();
-    if report.by_launches > 0 {
-        return Err(Failure::text(format!("the grid did not run it: {report}")));
-    }
-    summarized(whole, submits).ok_or_else(|| Failure::text("nothing was timed".to_owned()))
-}
-
-/// The numbers of latencies in milliseconds; `None` of none.
-fn summarized(whole: Vec<f64>, mut submits: Vec<f64>) -> Option<Latency> {
-    let steps = whole.len();
-    let timing = Timing { milliseconds: whole, launches: 1 };
-    let summary = timing.summary()?;
-    let mut sorted = timing.milliseconds;
-    sorted.sort_by(f64::total_cmp);
-    submits.sort_by(f64::total_cmp);
-    let (p99, p999) = (percentile(&sorted, 0.99)?, percentile(&sorted, 0.999)?);
-    let submit = percentile(&submits, 0.5)?;
-    Some(Latency { summary, p99, p999, submit, steps, throttled: Vec::new() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn latencies_have_their_tails() {
-        let whole: Vec<f64> = (0..=1000).rev().map(f64::from).collect();
-        let latency = summarized(whole, vec![3.0, 1.0, 2.0]).expect("some");
-        assert_eq!((latency.summary.median, latency.p99, latency.p999), (500.0, 990.0, 999.0));
-        assert_eq!((latency.submit, latency.steps), (2.0, 1001));
-        assert_eq!(summarized(Vec::new(), Vec::new()), None);
-    }
 }

@@ -21,15 +21,16 @@ const COLUMNS: [&str; 10] = [
 /// The first column of numbers.
 const NUMBERS: usize = 5;
 
-const LATENCY_COLUMNS: [&str; 8] = [
+const LATENCY_COLUMNS: [&str; 9] = [
     "rows×hidden",
     "chunk",
-    "submit to result, median µs",
+    "by",
+    "call to result, median µs",
     "p10 µs",
     "p90 µs",
     "p99 µs",
     "p99.9 µs",
-    "submit alone, median µs",
+    "the call alone, median µs",
 ];
 
 /// Writes both tables, how the numbers come about, and what failed.
@@ -47,7 +48,7 @@ pub fn write(stacks: &[StackRow], latencies: &[LatencyRow], out: &mut dyn Write)
         )?;
     }
     if !latencies.is_empty() {
-        writeln!(out, "{}", table(&LATENCY_COLUMNS, 2, latencies.iter().map(latency_cells)))?;
+        writeln!(out, "{}", table(&LATENCY_COLUMNS, 3, latencies.iter().map(latency_cells)))?;
         let steps = latencies.iter().find_map(|row| Some(row.outcome.as_ref().ok()?.steps));
         if let Some(steps) = steps {
             writeln!(
@@ -93,6 +94,7 @@ fn stack_cells(row: &StackRow) -> Vec<String> {
 fn latency_cells(row: &LatencyRow) -> Vec<String> {
     let line = &row.line;
     let mut cells = vec![format!("{}×{}", line.rows, line.hidden), line.chunk.to_string()];
+    cells.push(line.by.to_string());
     match &row.outcome {
         Err(_) => cells.push("FAILED".to_owned()),
         Ok(found) => {
@@ -123,7 +125,7 @@ mod tests {
             words("forward"),
             "forward dormant 32×768 48 stream launches 5.00 240.00 240.00 240.00 1"
         );
-        assert_eq!(words("1×64"), "1×64 64 15.00 14.00 17.00 22.00 36.00 5.00");
+        assert_eq!(words("1×64"), "1×64 64 the resident grid 15.00 14.00 17.00 22.00 36.00 5.00");
         assert!(text.contains("graph with room: no <memory>\n"), "{text}");
         assert!(text.contains("stream launches: clocks held back by the power limit"), "{text}");
         assert!(text.contains("3100 steps"), "{text}");
