@@ -35,7 +35,7 @@ pub struct Extrema {
 /// ```
 /// use kasmina_telemetry::{MatrixView, ReductionOptions, columns};
 ///
-/// let matrix = MatrixView::contiguous(&[1.0, 2.0, 3.0, 4.0], 2, 2)?;
+/// let matrix = MatrixView::contiguous(&[1.0_f32, 2.0, 3.0, 4.0], 2, 2)?;
 /// let sums = columns::sums(&matrix, &ReductionOptions::default());
 /// assert_eq!(sums, [Some(4.0), Some(6.0)]);
 /// # Ok::<(), kasmina_telemetry::TelemetryError>(())

@@ -32,7 +32,7 @@ const LONG_CHUNK: usize = 128;
 /// ```
 /// use kasmina_telemetry::{ReductionOptions, segmented};
 ///
-/// let stats = segmented::equal(&[1.0, 3.0, 5.0, 5.0, 9.0], 2, &ReductionOptions::default())?;
+/// let stats = segmented::equal(&[1.0_f32, 3.0, 5.0, 5.0, 9.0], 2, &ReductionOptions::default())?;
 /// let means: Vec<_> = stats.iter().map(|s| s.mean()).collect();
 /// assert_eq!(means, [Some(2.0), Some(5.0), Some(9.0)]);
 /// # Ok::<(), kasmina_telemetry::TelemetryError>(())
@@ -93,7 +93,7 @@ fn statistics(options: &ReductionOptions) -> Statistics {
 /// ```
 /// use kasmina_telemetry::{ReductionOptions, segmented};
 ///
-/// let stats = segmented::offsets(&[1.0, 3.0, 5.0], &[0, 2, 2, 3], &ReductionOptions::default())?;
+/// let stats = segmented::offsets(&[1.0_f32, 3.0, 5.0], &[0, 2, 2, 3], &ReductionOptions::default())?;
 /// let means: Vec<_> = stats.iter().map(|s| s.mean()).collect();
 /// assert_eq!(means, [Some(2.0), None, Some(5.0)]);
 /// # Ok::<(), kasmina_telemetry::TelemetryError>(())
@@ -152,7 +152,7 @@ pub fn offset_extrema<T: Element>(
 /// ```
 /// use kasmina_telemetry::{MatrixView, ReductionOptions, segmented};
 ///
-/// let data = [1.0, 3.0, 7.0, 5.0, 7.0, 9.0];
+/// let data = [1.0_f32, 3.0, 7.0, 5.0, 7.0, 9.0];
 /// let matrix = MatrixView::contiguous(&data, 2, 3)?;
 /// let stats = segmented::column_chunks(&matrix, 2, &ReductionOptions::default())?;
 /// assert_eq!((stats[0].n, stats[0].mean()), (4, Some(4.0)));
