@@ -99,13 +99,19 @@ fn sizes() -> Sizes {
 fn every_reduction(device: Device) -> Result<(), Failed> {
     let found = measure_in(&bench(device)?, &lines(), sizes());
     ensure(!found.lost, || "the device is lost".to_owned())?;
+    let mut failed = Vec::new();
     for row in &found.reductions.rows {
-        let times = row.outcome.as_ref().map_err(|why| format!("{}: {why}", row.line))?;
-        let sound = times.worst_error <= 1.0 && times.timing.milliseconds.len() == 3;
-        ensure(sound && times.percent > 0.0, || format!("{}: {times:?}", row.line))?;
+        match &row.outcome {
+            Err(why) => failed.push(format!("{}: {why}", row.line)),
+            Ok(times) => {
+                let sound = times.worst_error <= 1.0 && times.timing.milliseconds.len() == 3;
+                ensure(sound && times.percent > 0.0, || format!("{}: {times:?}", row.line))?;
+            }
+        }
     }
-    let failed = found.reductions.failed();
-    ensure(failed == 0 && found.reductions.copies.len() == 1, || format!("{failed} failed"))
+    let (count, all) = (failed.len(), found.reductions.rows.len());
+    ensure(failed.is_empty(), || format!("{count} of {all} failed:\n{}", failed.join("\n")))?;
+    ensure(found.reductions.copies.len() == 1, || format!("{:?}", found.reductions.copies))
 }
 
 fn reductions_without_memory(device: Device) -> Result<(), Failed> {
