@@ -150,9 +150,11 @@ pub enum BenchError {
     /// There is no GPU on which the kernels run.
     #[error("there is no GPU to measure: {0}; --device cpu measures the processor")]
     NoGpu(String),
-    /// The claims are of a GPU.
-    #[error("--claims measures a GPU; give its number by --device, or leave --device out")]
-    ClaimsOnCpu,
+    /// The claims, and with them everything, are of a GPU.
+    #[error(
+        "--claims and --all measure a GPU: give its number by --device, or leave --device out; a processor is measured without them"
+    )]
+    GpuOnly,
     /// No line has the words.
     #[error("no line has all words of {0:?}; there are {1} lines, such as {2:?}")]
     Nothing(String, usize, String),

@@ -23,7 +23,7 @@ impl Selection {
     /// No line has the words, or claims are wanted of the processor.
     pub(super) fn of(args: &Args) -> Result<Self, BenchError> {
         if args.device == Wanted::Cpu && (args.claims || args.all) {
-            return Err(BenchError::ClaimsOnCpu);
+            return Err(BenchError::GpuOnly);
         }
         let chosen = Self::with(args, args.only.as_deref());
         if chosen.len() > 0 {
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!((claims.claims.len(), claims.len()), (2, 2));
         for word in ["--claims", "--all"] {
             let error = chosen(&[word, "--device", "cpu"]).expect_err("there are none");
-            assert!(matches!(error, BenchError::ClaimsOnCpu), "{error}");
+            assert!(matches!(error, BenchError::GpuOnly), "{error}");
         }
     }
 }
