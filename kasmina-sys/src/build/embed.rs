@@ -47,7 +47,9 @@ pub fn embed(set: &KernelSet, out: &Path) -> Result<Vec<PathBuf>, BuildError> {
     let path = out.join("kernels.rs");
     fs::write(&path, text).map_err(BuildError::io(path))?;
     // Whole folders: a fatbin that appears or goes must be seen too, and Cargo looks into folders.
-    let folders = std::iter::once(&set.folder).chain(&set.include);
+    let elsewhere =
+        set.units.first().map(|unit| &unit.images).filter(|images| **images != set.folder);
+    let folders = std::iter::once(&set.folder).chain(&set.include).chain(elsewhere);
     Ok(folders.filter(|folder| folder.is_dir()).cloned().collect())
 }
 

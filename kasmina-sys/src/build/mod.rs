@@ -47,7 +47,7 @@ pub use nvcc::{Environment, Nvcc, Origin, PassedBy, Release, Search, find_nvcc};
 pub use ptx::{TensorUse, without_bulk_tensor};
 pub use record::{Record, Status, status};
 pub use report::{Resources, parse_resources};
-pub use script::{build_script, headers_variable};
+pub use script::{IMAGES_VARIABLE, build_script, headers_variable};
 pub use signature::Signature;
 pub use sources::{KernelSet, Unit};
 

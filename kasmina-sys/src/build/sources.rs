@@ -32,6 +32,8 @@ pub struct Unit {
     pub source: PathBuf,
     /// The file and its headers by the name under which they were included, the file itself under its own.
     pub files: BTreeMap<String, PathBuf>,
+    /// Where the fatbin and its record lie: beside the file, unless [`KernelSet::with_images_in`] says otherwise.
+    pub images: PathBuf,
 }
 
 impl KernelSet {
@@ -76,9 +78,17 @@ impl KernelSet {
             }
             let mut files = BTreeMap::new();
             scan(&format!("{name}.cu"), &source, &set.include, &mut files)?;
-            set.units.push(Unit { name, source, files });
+            set.units.push(Unit { name, source, files, images: folder.to_owned() });
         }
         Ok(set)
+    }
+
+    /// The same sources with images in another folder, where each is judged as one beside its source would be: images of the
+    /// simulator, which must not be mistaken for a GPU's.
+    #[must_use]
+    pub fn with_images_in(mut self, folder: &Path) -> Self {
+        self.units.iter_mut().for_each(|unit| unit.images = folder.to_owned());
+        self
     }
 }
 
@@ -156,12 +166,12 @@ impl Unit {
 
     /// Where the fatbin lies.
     pub fn fatbin_path(&self) -> PathBuf {
-        self.source.with_extension("fatbin")
+        self.images.join(format!("{}.fatbin", self.name))
     }
 
     /// Where the record of its making lies.
     pub fn record_path(&self) -> PathBuf {
-        self.source.with_extension("fatbin.record")
+        self.images.join(format!("{}.fatbin.record", self.name))
     }
 }
 
