@@ -6,6 +6,7 @@ pub mod build_kernels;
 pub mod doctor;
 pub mod gpu_bundle;
 pub mod make_cases;
+pub mod simulate;
 pub mod soak;
 pub mod validate;
 pub mod variants;

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::{
-    bench, bindings, build_kernels, doctor, gpu_bundle, make_cases, soak, validate, variants,
-    verify,
+    bench, bindings, build_kernels, doctor, gpu_bundle, make_cases, simulate, soak, validate,
+    variants, verify,
 };
 
 #[derive(Debug, Parser)]
@@ -27,6 +27,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Make a folder of GPU tests that runs on a machine with a driver and no Rust
     GpuBundle(gpu_bundle::Args),
+    /// Run the GPU tests without a GPU, on a simulated device
+    Simulate(simulate::Args),
     /// Run random layers through full lives, with faults, beside replays that must agree
     Soak(soak::Args),
     /// Check that everything fits together, and say what proves each line
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::BuildKernels(args) => build_kernels::main(&args),
         Command::Doctor(args) => doctor::main(&args),
         Command::GpuBundle(args) => gpu_bundle::main(&args),
+        Command::Simulate(args) => simulate::main(&args),
         Command::Soak(args) => soak::main(&args),
         Command::Validate(args) => validate::main(&args),
         Command::Variants(args) => variants::main(&args),

@@ -178,7 +178,7 @@ struct ArtifactTarget {
 }
 
 /// The executable of `target` among Cargo's messages, one JSON object a line; other messages have other fields.
-fn find(messages: &[u8], plan: &Plan, target: &Target) -> Option<PathBuf> {
+pub(crate) fn find(messages: &[u8], plan: &Plan, target: &Target) -> Option<PathBuf> {
     messages
         .split(|&byte| byte == b'\n')
         .filter_map(|line| serde_json::from_slice::<Artifact>(line).ok())

@@ -77,7 +77,8 @@ type Ran = Result<Result<Counts, String>, String>;
 fn on_device(what: &str, package: &str, tests: impl Fn(&str) -> Ran) -> Line {
     let outcome = match tests(package) {
         Err(reason) => Outcome::NotChecked(format!(
-            "{reason}; `cargo test -p {package} --test gpu` on a machine with a GPU proves it"
+            "{reason}; `cargo test -p {package} --test gpu` on a machine with a GPU proves it, `cargo xtask simulate -p {package}` \
+             shows it in a simulation alone"
         )),
         Ok(Err(reason)) => Outcome::Failed(reason),
         Ok(Ok(Counts { failed: 0, passed: 0, .. })) => {
