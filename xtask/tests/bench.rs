@@ -139,7 +139,7 @@ fn the_claims_need_a_gpu_and_say_so() {
     let (code, said) = run(&[]);
     assert!(code == Some(2) && said.contains("/no/such/libcuda.so.1"), "{said}");
     let (code, said) = run(&["--device", "cpu"]);
-    assert!(code == Some(1) && said.contains("--claims measures a GPU"), "{said}");
+    assert!(code == Some(1) && said.contains("--claims and --all measure a GPU"), "{said}");
     let (code, said) = run(&["--only", "sideways"]);
     assert!(code == Some(1) && said.contains("\"sideways\""), "{said}");
     let (code, said) = run(&["--peers"]);

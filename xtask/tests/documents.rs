@@ -83,10 +83,11 @@ fn no_fence_of_a_document_is_taken_for_rust_by_mistake() {
 #[test]
 fn every_variable_of_the_sources_is_in_the_operations() {
     let operations = text("docs/operations.md");
-    let mut folders: Vec<PathBuf> = ["sys", "tma", "telemetry", "core", "gpu-test", "bench"]
-        .iter()
-        .map(|name| root().join(format!("kasmina-{name}")))
-        .collect();
+    let mut folders: Vec<PathBuf> =
+        ["sys", "tma", "telemetry", "core", "gpu-test", "bench", "simulator"]
+            .iter()
+            .map(|name| root().join(format!("kasmina-{name}")))
+            .collect();
     folders.push(root().join("xtask"));
     let mut found = BTreeSet::new();
     while let Some(folder) = folders.pop() {

@@ -153,7 +153,6 @@ fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
     }
     let variables = Variables {
         library: built.library.clone(),
-        races: args.races,
         seed: args.seed,
         capability: args.capability.clone(),
         cases: std::env::var("KASMINA_TEST_CASES").unwrap_or_else(|_| CASES.to_owned()),

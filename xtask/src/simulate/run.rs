@@ -26,7 +26,6 @@ pub(super) struct Test<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Variables {
     pub(super) library: PathBuf,
-    pub(super) races: bool,
     pub(super) seed: u64,
     pub(super) capability: String,
     pub(super) cases: String,
@@ -148,9 +147,6 @@ fn start(test: &Test<'_>, variables: &Variables, log: &Path) -> std::io::Result<
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file);
-    if variables.races {
-        command.env("KASMINA_SIMULATOR_RACES", "1");
-    }
     command.spawn()
 }
 
