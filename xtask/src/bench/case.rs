@@ -218,7 +218,7 @@ impl Case {
         Ok((columns * self.matrices.rows) as u64 * self.matrices.element_bytes())
     }
 
-    /// Operations of the products of matrices, as [`Seeds::operations`] counts them; `None` where bytes alone count.
+    /// Operations of the products of matrices, as the blueprints count them; `None` where bytes alone count.
     ///
     /// # Errors
     /// A chunk that does not fit the columns.
